@@ -1,0 +1,16 @@
+"""The Celery application that workers run: ``celery -A tasks.app worker -P prefork``; ``expunge worker`` starts it."""
+
+import warnings
+
+from celery.platforms import SecurityWarning  # type: ignore[attr-defined] # not in the stubs
+
+from worker.logs import configure
+from worker.queue import celery_app
+from worker.settings import load_settings
+from worker.wiring import broker_url
+
+warnings.simplefilter("ignore", SecurityWarning)  # about root and pickle; only JSON is accepted here
+settings = load_settings()
+configure(settings.log_level)
+app = celery_app(broker_url(settings))
+app.conf.imports = ("tasks.process", "tasks.delete_shard")

@@ -1,0 +1,56 @@
+"""The one task that workers run: a thin layer that calls the pipeline."""
+
+import traceback
+
+import structlog
+from celery.exceptions import Reject, SoftTimeLimitExceeded
+from redis.exceptions import RedisError
+
+from tasks import process
+from tasks.app import app, settings
+from worker.domain.batches import Environment
+from worker.pipeline.delete_shard import Ending, delete_shard
+from worker.queue import DELETE_SHARD
+from worker.wiring import Worker
+
+log = structlog.get_logger(__name__)
+
+
+@app.task(name=DELETE_SHARD)
+def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str) -> None:
+    """Work on a shard, then send the next messages of its batch.
+
+    Nothing is returned or raised that could carry a reply or an ID. A message is a hint: however this ends, what is
+    pending is sent again by the reconciler.
+    """
+    if process.stopping.is_set():
+        raise Reject("stopping", requeue=True)
+    if (Environment(environment), merchant) != (settings.environment, settings.merchant_id):
+        log.error("shard refused: this worker serves another merchant or environment", batch=batch_id, shard=shard)
+        return
+    here = process.current()
+    worker = here.worker()
+    try:
+        here.run(_delete_and_feed(worker, batch_id, shard))
+    except RedisError as error:
+        log.warning("shard left: Redis away", batch=batch_id, shard=shard, error=type(error).__name__)
+    except SoftTimeLimitExceeded:
+        log.error("shard left: it took too long", batch=batch_id, shard=shard)
+    except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
+        where = " < ".join(
+            f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__))
+        )
+        log.error("shard failed", batch=batch_id, shard=shard, error=_names(error), where=where)
+
+
+async def _delete_and_feed(worker: Worker, batch_id: str, shard: int) -> None:
+    ending = await delete_shard(worker.tools, batch_id, shard)
+    log.debug("shard ended", batch=batch_id, shard=shard, ending=ending.value)
+    if ending not in (Ending.HELD, Ending.NOT_RUNNING):
+        await worker.store.feeder.feed(batch_id)
+
+
+def _names(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return f"{type(error).__name__}({', '.join(map(_names, error.exceptions))})"
+    return type(error).__name__

@@ -1,0 +1,64 @@
+"""``expunge doctor``: checks a deployment's parts, and says what to mend."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import typer
+
+from worker.cli import session
+from worker.cli.output import emit
+from worker.domain.batches import Environment
+from worker.domain.errors import ExpungeError
+from worker.settings import Settings, load_settings
+from worker.store.connection import problems, shown
+from worker.wiring import redis_url
+
+
+def doctor(json: session.Json = False) -> None:
+    """Check settings, Redis, workers and upstream. Exit code 2 if something must be mended."""
+    settings = load_settings()
+    found = asyncio.run(_all(settings))
+    bad = any(not good for good, _ in found)
+    if json:
+        emit({"ok": not bad, "checks": [{"ok": good, "text": text} for good, text in found]})
+    else:
+        for good, text in found:
+            typer.echo(f"{'ok  ' if good else 'FAIL'}  {text}")
+    raise typer.Exit(2 if bad else 0)
+
+
+async def _all(settings: Settings) -> list[tuple[bool, str]]:
+    parts = (_settings(settings), _redis(settings), _upstream(settings))
+    return [check for part in parts async for check in part]
+
+
+async def _settings(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
+    yield True, f"settings: {settings.environment.value}, rate {settings.rate_limit}, merchant '{settings.merchant_id}'"
+    if settings.digest_key is None and settings.environment is Environment.PRODUCTION:
+        yield False, "EXPUNGE_DIGEST_KEY is not set: the key of the ledger's digests lies in Redis beside them"
+
+
+async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
+    try:
+        url = redis_url(settings)
+        async with session.opened_store(settings) as store:
+            await store.redis.ping()
+            found, workers = await problems(store.redis), await store.presence.count()
+    except ExpungeError as error:
+        yield False, str(error)
+        return
+    yield True, f"Redis at {shown(url)} answers"
+    for problem in found:
+        yield False, f"Redis: {problem}"
+    yield (
+        workers > 0,
+        f"{workers} worker processes are alive" if workers else "no worker is running: start `expunge worker`",
+    )
+
+
+async def _upstream(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
+    try:
+        await session.check_upstream(settings)
+        yield True, f"the upstream at {settings.upstream_url} accepts connections"
+    except ExpungeError as error:
+        yield False, str(error)

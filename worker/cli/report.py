@@ -1,0 +1,131 @@
+"""``expunge report``: what became of each row, as a file or on stdout."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worker import __version__
+from worker.cli import session
+from worker.cli.output import say
+from worker.domain.batches import Batch
+from worker.domain.errors import InputError, UsageError
+from worker.domain.outcomes import Outcome
+from worker.intake.csv_file import CsvFile
+from worker.reports.columns import ReportFormat, ReportRow
+from worker.reports.manifest import write_manifest
+from worker.reports.writing import Written, stream_report, write_report
+from worker.settings import load_settings
+from worker.store.batches import Line
+from worker.wiring import Store
+
+Delimiter = Annotated[str, typer.Option(metavar="CHAR", help="Of a CSV report: , ; | or tab.")]
+Format = Annotated[
+    ReportFormat | None, typer.Option("--format", help="By default what the name of --out says, else csv.")
+]
+_DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t", "\\t": "\t"}
+
+
+def report(
+    batch_id: session.BatchId,
+    out: Annotated[str, typer.Option(metavar="FILE", help="Where to write it; - for stdout.")] = "-",
+    report_format: Format = None,
+    delimiter: Delimiter = ",",
+    only: Annotated[
+        str | None, typer.Option(metavar="OUTCOMES", help="Only rows of these outcomes, joined by commas.")
+    ] = None,
+    join: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The submitted file: its other columns are put into the report.")
+    ] = None,
+    simulate: session.Simulated = False,
+) -> None:
+    """Write a batch's reconciliation report; of a batch that still runs, pending rows included."""
+    chosen = format_of(out, report_format)
+    separator, outcomes = _delimiter(delimiter), _outcomes(only)
+    settings = load_settings()
+
+    async def write() -> None:
+        async with session.opened_store(reachable) as store:
+            batch = await session.found(store, batch_id)
+            if join is None:
+                await write_out(store, batch, None, out, chosen, separator, outcomes)
+                return
+            with session.open_csv(str(join), batch.description.id_column, settings, skip_bad_rows=True) as csv_file:
+                await write_out(store, batch, csv_file, out, chosen, separator, outcomes)
+
+    with session.running_redis(settings, simulate=simulate) as reachable:
+        asyncio.run(write())
+
+
+async def write_out(
+    store: Store,
+    batch: Batch,
+    csv_file: CsvFile | None,
+    out: str,
+    report_format: ReportFormat,
+    delimiter: str = ",",
+    only: frozenset[Outcome] | None = None,
+) -> Written:
+    """Write the report, joined with the input's columns if the file is given, and its manifest beside it."""
+    loop = asyncio.get_running_loop()
+    columns = csv_file.columns if csv_file is not None else (batch.description.id_column,)
+    rows = _rows(batch, csv_file, _drive(loop, store.batches.pages(batch)))
+    if out == "-":
+        return await asyncio.to_thread(
+            stream_report, sys.stdout.buffer, report_format, columns, rows, delimiter=delimiter, only=only
+        )
+    written = await asyncio.to_thread(write_report, out, report_format, columns, rows, delimiter=delimiter, only=only)
+    manifest = write_manifest(out, batch, written, version=__version__, written_at=time.time())
+    say(f"report: {out} ({written.lines:,} rows), manifest: {manifest}")
+    return written
+
+
+def _drive(loop: asyncio.AbstractEventLoop, pages: AsyncIterator[list[Line]]) -> Iterator[Line]:
+    """Iterate over the store's pages from another thread than the loop's."""
+
+    async def following() -> list[Line] | None:
+        return await anext(pages, None)
+
+    while (page := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
+        yield from page
+
+
+def _rows(batch: Batch, csv_file: CsvFile | None, lines: Iterator[Line]) -> Iterator[ReportRow]:
+    if csv_file is None:
+        for line in lines:
+            yield ReportRow(line.row, (line.customer_id,), line.result, batch.id)
+        return
+    cells: Iterator[Sequence[str]] = csv_file.cells(sha256=batch.description.sha256)
+    for line in lines:
+        row = next(cells, None)
+        if row is None:
+            break
+        yield ReportRow(line.row, row, line.result, batch.id)
+    if next(cells, None) is not None:
+        raise InputError(batch.description.source, "is not the file that this batch was made of")
+
+
+def format_of(out: str, given: ReportFormat | None = None) -> ReportFormat:
+    if given is not None:
+        return given
+    return ReportFormat.JSONL if out.endswith((".jsonl", ".ndjson")) else ReportFormat.CSV
+
+
+def _delimiter(text: str) -> str:
+    if text not in _DELIMITERS:
+        raise UsageError(f"--delimiter: '{text}' is none of , ; | tab")
+    return _DELIMITERS[text]
+
+
+def _outcomes(text: str | None) -> frozenset[Outcome] | None:
+    if text is None:
+        return None
+    try:
+        return frozenset(Outcome(word.strip()) for word in text.split(","))
+    except ValueError:
+        known = ", ".join(Outcome)
+        raise UsageError(f"--only: '{text}' must be outcomes joined by commas: {known}") from None

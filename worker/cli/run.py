@@ -1,0 +1,206 @@
+"""``expunge run``: all of it in one command: submits, works, shows progress, writes the report."""
+
+import asyncio
+import secrets
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+
+from worker.cli import session
+from worker.cli.batches import exit_code
+from worker.cli.children import Children
+from worker.cli.output import ProgressDisplay, batch_json, emit, say, state_of, tally_lines
+from worker.cli.report import format_of, write_out
+from worker.cli.simulator import ScenarioOption
+from worker.cli.submit import take_in
+from worker.domain.batches import Batch, BatchState, StateReason
+from worker.domain.errors import RefusedError, UsageError
+from worker.intake.csv_file import CsvFile
+from worker.pipeline import control
+from worker.settings import Settings, load_settings
+from worker.simulator import Scenario, ScenarioError, SimulatorThread
+from worker.wiring import Store
+
+_POLL = 0.25  # seconds
+
+
+class _Interrupted(Exception):  # noqa: N818 - it is an ending, not an error
+    """Ctrl-C or SIGTERM; a second one ends the process at once."""
+
+
+def run(
+    file: session.File,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Rehearse against the built-in simulator.")] = False,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The report; by default FILE with .report.csv.")
+    ] = None,
+    column: session.Column = "customer_id",
+    workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes; 0 leaves it to those elsewhere.")] = 2,
+    rate: session.Rate = None,
+    environment: session.EnvironmentOption = None,
+    merchant: session.Merchant = None,
+    reference: session.Reference = None,
+    confirm: session.Confirm = None,
+    again: session.Again = False,
+    skip_bad_rows: session.SkipBadRows = False,
+    scenario: ScenarioOption = "mixed",
+    json: session.Json = False,
+) -> None:
+    """Delete the customers of a CSV, wait, and write what became of each; run again, it goes on where it stopped."""
+    settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
+    if not simulate:
+        _ = settings.upstream_prefix  # refuses at once when no upstream is set
+    report_path = out or default_report(file)
+    with ExitStack() as stack:
+        csv_file = stack.enter_context(session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows))
+        inspection = csv_file.inspect()
+        if simulate:
+            settings = stack.enter_context(_rehearsal(settings, scenario))
+        else:
+            session.guard_production(settings, inspection.rows, confirm)
+            asyncio.run(session.check_upstream(settings))
+        reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
+        again_command = shlex.join(["expunge", *sys.argv[1:]])
+        work = _Run(csv_file, reachable, report_path, reference, workers=workers, again=again, simulate=simulate)
+        try:
+            batch = asyncio.run(work.all())
+        except _Interrupted:
+            say(f"interrupted; nothing is lost. To go on: {again_command}")
+            raise typer.Exit(130) from None
+    if json:
+        emit(_as_json(batch, report_path))
+    raise typer.Exit(exit_code(batch))
+
+
+def default_report(file: str) -> str:
+    """``customers.csv`` gives ``customers.report.csv``."""
+    if file == "-":
+        return "expunge.report.csv"
+    for ending in (".csv.gz", ".csv", ".gz"):
+        if file.lower().endswith(ending):
+            return file[: -len(ending)] + ".report.csv"
+    return file + ".report.csv"
+
+
+@contextmanager
+def _rehearsal(settings: Settings, scenario: str) -> Iterator[Settings]:
+    """Settings that point to a simulator of our own, and to a ledger that knows nothing of other rehearsals."""
+    try:
+        simulator = SimulatorThread(Scenario.load(scenario))
+    except ScenarioError as error:
+        raise UsageError(f"--scenario: {error}") from None
+    with simulator:
+        yield settings.model_copy(
+            update={
+                "upstream_url": simulator.url,
+                "upstream_path": "/customer/customer/{customer_id}",
+                "upstream_headers": {},
+                "merchant_id": settings.merchant_id or "simulated",
+                "digest_key": SecretStr(secrets.token_hex(16)),
+            }
+        )
+
+
+class _Run:
+    """One ``expunge run``, from the opened input to the report."""
+
+    def __init__(
+        self,
+        csv_file: CsvFile,
+        settings: Settings,
+        report_path: str,
+        reference: str | None,
+        *,
+        workers: int,
+        again: bool,
+        simulate: bool,
+    ) -> None:
+        self._csv_file, self._settings, self._report_path, self._reference = csv_file, settings, report_path, reference
+        self._workers, self._again, self._simulate = workers, again, simulate
+        self._stop = asyncio.Event()
+
+    async def all(self) -> Batch:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._interrupt)
+        async with session.opened_store(self._settings) as store:
+            await session.warn_of_problems(store)
+            batch = await self._take_in(store)
+            if not batch.state.ended:
+                batch = await self._work(store, batch)
+            if self._stop.is_set():
+                raise _Interrupted
+            await self._tell(store, batch)
+            return batch
+
+    def _interrupt(self) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt
+        say("stopping: letting requests in flight end ...")
+        self._stop.set()
+
+    async def _take_in(self, store: Store) -> Batch:
+        batch, known_by = await take_in(store, self._csv_file, self._settings, self._reference, again=self._again)
+        if known_by is None:
+            say(f"batch {batch.id}: {batch.description.rows:,} rows of {batch.description.source} accepted")
+            return batch
+        if batch.state.ended and self._simulate:
+            batch, _ = await take_in(store, self._csv_file, self._settings, self._reference, again=True)
+            say(f"batch {batch.id}: another rehearsal of {batch.description.source}")
+            return batch
+        if batch.state.ended:
+            raise RefusedError(
+                f"this file is done already: batch {batch.id} ({batch.state.value}); its report: "
+                f"expunge report {batch.id} --out {shlex.quote(self._report_path)}; --again runs it once more"
+            )
+        return await self._continue(store, batch)
+
+    async def _continue(self, store: Store, batch: Batch) -> Batch:
+        if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
+            await control.resume(store.batches, store.feeder, batch.id)
+        elif batch.state is not BatchState.RUNNING:
+            raise RefusedError(f"batch {batch.id} is {state_of(batch)}; to go on: expunge resume {batch.id}")
+        say(f"batch {batch.id}: going on after {batch.tally.done:,} of {batch.tally.total:,} records")
+        return await session.found(store, batch.id)
+
+    async def _work(self, store: Store, batch: Batch) -> Batch:
+        """Run workers until the batch ends, is paused, or we are asked to stop."""
+        with ExitStack() as stack:
+            children = stack.enter_context(Children(self._settings, self._workers)) if self._workers else None
+            display = stack.enter_context(ProgressDisplay())
+            while True:
+                batch = await session.found(store, batch.id)
+                display.show(batch)
+                if batch.state is not BatchState.RUNNING or self._stop.is_set():
+                    break
+                if children is not None:
+                    children.restart_if_dead()
+                await asyncio.wait([asyncio.ensure_future(self._stop.wait())], timeout=_POLL)
+            if children is not None:
+                await asyncio.to_thread(children.stop)
+        return await session.found(store, batch.id)
+
+    async def _tell(self, store: Store, batch: Batch) -> None:
+        say(f"batch {batch.id}: {state_of(batch)}")
+        for line in tally_lines(batch.tally):
+            say(line)
+        if batch.state_reason is not None:
+            say(f"paused: {_ADVICE.get(batch.state_reason, '')} To go on: expunge resume {batch.id}")
+        await write_out(store, batch, self._csv_file, self._report_path, format_of(self._report_path))
+
+
+_ADVICE = {
+    StateReason.CREDENTIALS_REFUSED: "the upstream refuses the credentials; mend EXPUNGE_UPSTREAM_HEADERS.",
+    StateReason.REPLY_FOR_ANOTHER_CUSTOMER: "the upstream answered for another customer than asked; ask it why.",
+    StateReason.OPERATOR: "an operator paused it.",
+}
+
+
+def _as_json(batch: Batch, report_path: str) -> dict[str, Any]:
+    return batch_json(batch) | {"report": report_path, "manifest": f"{report_path}.manifest.json"}

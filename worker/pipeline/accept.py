@@ -1,0 +1,70 @@
+"""Takes in a file as a batch: the whole of it is stored before any of it counts, and before anything is sent."""
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from worker.domain.batch_ids import make_batch_id
+from worker.domain.batches import Description, Target
+from worker.domain.errors import RefusedError
+from worker.domain.records import Result
+from worker.intake.csv_file import CsvFile, Inspection, Row
+from worker.store.batches import Accepted, Batches
+
+
+def describe(inspection: Inspection, target: Target, shard_size: int, reference: str | None) -> Description:
+    """What a batch made of this file says of itself."""
+    return Description(
+        target=target,
+        source=inspection.source,
+        sha256=inspection.sha256,
+        rows=inspection.rows,
+        shard_size=shard_size,
+        id_column=inspection.id_column,
+        columns=inspection.columns,
+        reference=reference,
+    )
+
+
+async def accept(batches: Batches, file: CsvFile, description: Description, *, again: bool = False) -> Accepted:
+    """Store the file as a batch, or tell which batch it is already (SPEC 5: submitting is idempotent).
+
+    ``again`` takes a file that was taken before. Raises ``RefusedError`` when the reference names a batch of other
+    content, ``InputError`` when the file changed since it was inspected; in either case nothing of it was stored.
+    """
+    if not again and (known := await batches.of_file(description.sha256, description.target)) is not None:
+        return Accepted(known, "file")
+    batch_id = make_batch_id(time.time(), secrets.randbits(32))
+    loading = batches.load(batch_id)
+    try:
+        for shard, rows in enumerate(_in_shards(file.rows(), description.shard_size)):
+            await loading.add_shard(shard, [row.customer_id for row in rows], _known(rows))
+    except BaseException:
+        await loading.discard()
+        raise
+    accepted = await loading.commit(description, again=again)
+    if accepted.known_by == "reference":
+        await _refuse_other_content(batches, accepted.batch_id, description)
+    return accepted
+
+
+async def _refuse_other_content(batches: Batches, batch_id: str, description: Description) -> None:
+    existing = await batches.get(batch_id)
+    if existing is None or existing.description.sha256 != description.sha256:
+        raise RefusedError(
+            f"the reference '{description.reference}' names batch {batch_id}, which was made of another file; "
+            "use another reference"
+        )
+
+
+def _known(rows: Iterable[Row]) -> dict[int, Result]:
+    """Outcomes that are known before anything is sent, by offset."""
+    return {
+        offset: Result(row.reason, first_row=row.first_row) for offset, row in enumerate(rows) if row.reason is not None
+    }
+
+
+def _in_shards(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    while shard := list(islice(rows, size)):
+        yield shard

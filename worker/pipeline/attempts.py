@@ -1,0 +1,152 @@
+"""The attempts of one record: when to try again, when to stop, and what the record's end then means.
+
+tenacity drives the loop and is known to this module alone.
+"""
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
+
+from worker.domain.outcomes import Outcome, Reason
+from worker.domain.records import Doubt, History, Result
+from worker.upstream.reply import Facts
+from worker.upstream.verdict import Gone, Refused, Retry, Settled, Verdict
+
+_DOUBTFUL = Doubt.UNANSWERED | Doubt.INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The record stays pending: what it waits for takes longer than the shard's time allows."""
+
+    delay: float
+    """Seconds before it makes sense to go on."""
+
+
+Attempt: TypeAlias = Callable[[], Awaitable[Verdict | Later]]
+"""Sends once and judges, or says that it may not send now."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential backoff with full jitter; a server's ``Retry-After`` beats it (STYLE)."""
+
+    max_attempts: int
+    first: float = 0.5
+    """Seconds: the first pause lies between 0 and this; each further one may be twice as long."""
+    longest: float = 30.0
+
+    async def run(self, attempt: Attempt, history: History, until: float) -> tuple[Result | Refused | Later, History]:
+        """Try until the record is settled, its attempts are used up, or the time ``until`` (loop's clock) is too near.
+
+        Returns the result or why there is none, and the history with all attempts that count.
+        """
+        first = await attempt()
+        if not isinstance(first, Retry):  # the usual case does without the machinery
+            return self._ended(first, history)
+        tries = _Tries(self, attempt, first, history, until)
+        last: Verdict | Later = await AsyncRetrying(
+            retry=retry_if_result(lambda verdict: isinstance(verdict, Retry)),
+            wait=tries.wait,
+            stop=tries.stop,
+            sleep=asyncio.sleep,
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )(tries.next)
+        if isinstance(last, Retry):
+            if tries.history.attempts >= self.max_attempts:
+                return exhausted(last, tries.history), tries.history
+            return Later(tries.upcoming), tries.history
+        return self._ended(last, tries.history)
+
+    def _ended(
+        self, verdict: Settled | Gone | Refused | Later, history: History
+    ) -> tuple[Result | Refused | Later, History]:
+        if isinstance(verdict, Refused | Later):  # no attempt is counted
+            return verdict, history
+        counted = _counted(verdict, history)
+        return conclude(verdict, counted), counted
+
+
+class _Tries:
+    """What tenacity asks while it loops: the first verdict is known already."""
+
+    def __init__(self, policy: RetryPolicy, attempt: Attempt, first: Retry, history: History, until: float) -> None:
+        self._policy, self._attempt, self._until = policy, attempt, until
+        self._known: Retry | None = first
+        self._backoff = wait_random_exponential(multiplier=policy.first, max=policy.longest)
+        self.history = history
+        self.upcoming = 0.0
+
+    async def next(self) -> Verdict | Later:
+        verdict: Verdict | Later
+        if self._known is not None:
+            verdict, self._known = self._known, None
+        else:
+            verdict = await self._attempt()
+        if isinstance(verdict, Retry):
+            self.history = _counted(verdict, self.history)
+        return verdict
+
+    def wait(self, state: RetryCallState) -> float:
+        """The server's word first; else a backoff by all attempts of the record, also those of earlier claims."""
+        verdict = state.outcome.result() if state.outcome else None
+        if isinstance(verdict, Retry) and verdict.retry_after is not None:
+            self.upcoming = verdict.retry_after
+        else:
+            counted = copy.copy(state)
+            counted.attempt_number = self.history.attempts
+            self.upcoming = self._backoff(counted)
+        return self.upcoming
+
+    def stop(self, _state: RetryCallState) -> bool:
+        late = asyncio.get_running_loop().time() + self.upcoming > self._until
+        return late or self.history.attempts >= self._policy.max_attempts
+
+
+def _counted(verdict: Settled | Gone | Retry, history: History) -> History:
+    if not isinstance(verdict, Retry):
+        return History(history.attempts + 1, history.doubt, history.unanswered)
+    unanswered = verdict.reason if verdict.doubt & Doubt.UNANSWERED else history.unanswered
+    return History(history.attempts + 1, history.doubt | verdict.doubt, unanswered)
+
+
+def conclude(verdict: Settled | Gone, history: History) -> Result:
+    """The result of a settled record; its history tells what a 404 means (SPEC 2)."""
+    if isinstance(verdict, Gone):
+        return _result(_absent(history.doubt), verdict.facts, history)
+    if verdict.reason.outcome is Outcome.FAILED:
+        return _result(_gave_up(verdict.reason, history), verdict.facts, history)
+    return _result(verdict.reason, verdict.facts, history)
+
+
+def exhausted(last: Retry, history: History) -> Result:
+    """The result after the last attempt."""
+    return _result(_gave_up(last.reason, history), last.facts, history)
+
+
+def _absent(doubt: Doubt) -> Reason:
+    if doubt & (Doubt.UNANSWERED | Doubt.SERVER_FAILED):
+        return Reason.AFTER_UNANSWERED_ATTEMPT
+    return Reason.AFTER_INTERRUPTED_ATTEMPT if doubt & Doubt.INTERRUPTED else Reason.NOT_FOUND
+
+
+def _gave_up(reason: Reason, history: History) -> Reason:
+    """``failed`` promises that nothing was done, so it needs that no attempt may have been executed unheard."""
+    if not history.doubt & _DOUBTFUL:
+        return reason
+    return history.unanswered or Reason.NO_ANSWER
+
+
+def _result(reason: Reason, facts: Facts, history: History) -> Result:
+    return Result(
+        reason=reason,
+        http_status=facts.http_status,
+        attempts=history.attempts,
+        request_id=facts.request_id,
+        missing_field=facts.missing_field,
+        is_wallet_ready=facts.is_wallet_ready,
+    )

@@ -1,0 +1,226 @@
+"""Works on one shard: pace, send, judge, record, with many records in flight (docs/architecture.md).
+
+A record is sent only while the shard is ours, the batch runs, nobody asked us to stop, and there is time left; what is
+pending in the end is given back with what it tried so far.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
+from typing import assert_never
+from uuid import uuid4
+
+import structlog
+from redis.exceptions import RedisError
+
+from worker.domain.batches import BatchState, StateReason
+from worker.domain.customer_ids import Digester
+from worker.domain.outcomes import Reason
+from worker.domain.records import History, Result
+from worker.pacing.pace import Pacer
+from worker.pipeline.attempts import Later, RetryPolicy
+from worker.store.batches import Batches
+from worker.store.ledger import Ledger
+from worker.store.shards import LEASE, Claim, NotClaimed, Shards, Written
+from worker.upstream.client import Client, UnsafeIdError
+from worker.upstream.verdict import Refused, Retry, Verdict, judge
+
+BUDGET = 20.0
+"""Seconds for one shard; what is not done by then is handed back."""
+FLUSH_EVERY = 0.25
+"""Seconds between two writes of outcomes: also how soon a pause is noticed and a lease renewed."""
+FLUSH_SIZE = 128
+_OUTAGE_PAUSE = 0.5
+_LAST_FLUSH = 5.0  # seconds that a cancelled run may take for it
+
+log = structlog.get_logger(__name__)
+
+
+class Ending(StrEnum):
+    """How the work on a shard ended."""
+
+    FINISHED = "finished"
+    GIVEN_BACK = "given_back"
+    LOST = "lost"
+    """Somebody else holds it: nothing of ours counts any more."""
+    HELD = "held"
+    DONE = "done"
+    NOT_RUNNING = "not_running"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a worker process has, whichever shard it works on."""
+
+    batches: Batches
+    shards: Shards
+    ledger: Ledger
+    pacer: Pacer
+    client: Client
+    digester: Digester
+    policy: RetryPolicy
+    concurrency: int
+    stopping: Callable[[], bool]
+    """Whether this process was asked to stop; looked at before anything is sent."""
+
+
+async def delete_shard(tools: Tools, batch_id: str, shard: int) -> Ending:
+    """Claim the shard and send its pending records; returns how it ended. Cancelling it stops all of it."""
+    claim = await tools.shards.claim(batch_id, shard, uuid4().hex)
+    if isinstance(claim, NotClaimed):
+        return Ending(claim.value)
+    return await _ShardRun(tools, claim).run()
+
+
+class _ShardRun:
+    """One holder's work on one shard."""
+
+    def __init__(self, tools: Tools, claim: Claim) -> None:
+        self._tools = tools
+        self._claim = claim
+        self._now = asyncio.get_running_loop().time
+        self._deadline = self._now() + BUDGET
+        self._leased_until = self._now() + LEASE
+        self._settled = set(claim.finished)
+        self._histories = dict(claim.histories)
+        self._delays: dict[int, float] = {}
+        self._unwritten: list[Written] = []
+        self._flush_now = asyncio.Event()
+        self._ours = True
+        self._running = True
+        self._log = log.bind(batch=claim.batch_id, shard=claim.shard)
+
+    async def run(self) -> Ending:
+        try:
+            await self._note_earlier_deletions()
+            offsets = iter(self._pending())
+            async with asyncio.TaskGroup() as group:
+                flusher = group.create_task(self._flush_regularly())
+                async with asyncio.TaskGroup() as senders:
+                    for _ in range(min(self._tools.concurrency, len(self._claim.ids))):
+                        senders.create_task(self._send_from(offsets))
+                flusher.cancel()
+        except asyncio.CancelledError:
+            await asyncio.wait_for(self._flush(), _LAST_FLUSH)
+            raise
+        await self._flush()
+        return await self._end()
+
+    async def _note_earlier_deletions(self) -> None:
+        """What the ledger knows needs no call (SPEC 3, ``deleted_earlier``)."""
+        offsets, ids = self._pending(), self._claim.ids
+        known = await self._tools.ledger.lookup([ids[offset] for offset in offsets], time.time())
+        for position, deletion in known.items():
+            when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
+
+    def _pending(self) -> list[int]:
+        return [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
+
+    async def _send_from(self, offsets: Iterator[int]) -> None:
+        for offset in offsets:
+            if not self._may_send():
+                return
+            await self._delete(offset)
+
+    async def _delete(self, offset: int) -> None:
+        customer_id = self._claim.ids[offset]
+        history = self._histories.get(offset, History())
+        if self._claim.interrupted:
+            history = history.interrupted()
+        key = self._tools.digester.idempotency_key(customer_id, self._claim.batch_id)
+        try:
+            ended, self._histories[offset] = await self._tools.policy.run(
+                partial(self._attempt, customer_id, key), history, self._deadline
+            )
+        except UnsafeIdError:
+            ended = Result(Reason.INVALID_ID)
+        match ended:
+            case Result():
+                self._settle(offset, ended)
+                if ended.reason is Reason.REPLY_FOR_ANOTHER_CUSTOMER:
+                    await self._pause(StateReason.REPLY_FOR_ANOTHER_CUSTOMER, customer_id)
+            case Refused(pauses=reason):
+                await self._pause(reason, customer_id)
+            case Later(delay=delay):
+                self._delays[offset] = delay
+            case _:
+                assert_never(ended)
+
+    async def _attempt(self, customer_id: str, key: str) -> Verdict | Later:
+        wait = await self._tools.pacer.permit(self._may_send)
+        if wait is not None or not self._may_send():
+            return Later(wait or 0.0)
+        verdict = judge(await self._tools.client.delete(customer_id, key), customer_id, time.time())
+        if isinstance(verdict, Retry) and verdict.throttled:
+            await self._tools.pacer.throttle(verdict.retry_after)
+        return verdict
+
+    def _settle(self, offset: int, result: Result) -> None:
+        self._settled.add(offset)
+        self._unwritten.append(Written(offset, self._claim.ids[offset], result))
+        if len(self._unwritten) >= FLUSH_SIZE:
+            self._flush_now.set()
+
+    async def _pause(self, reason: StateReason, customer_id: str) -> None:
+        """Stop the batch for everybody. Should Redis be away, this run stops, and the next one meets the same reply."""
+        self._running = False
+        self._log.warning("batch paused", reason=reason.value, customer=self._tools.digester.log(customer_id))
+        with suppress(RedisError):
+            await self._tools.batches.move(self._claim.batch_id, BatchState.RUNNING, BatchState.PAUSED, reason)
+
+    def _may_send(self, wait: float = 0.0) -> bool:
+        """Whether a record may be sent ``wait`` seconds from now, as far as is known."""
+        at = self._now() + wait
+        return (
+            self._ours
+            and self._running
+            and at < self._deadline
+            and at < self._leased_until - LEASE / 2  # an attempt ends well before another may hold the shard
+            and not self._tools.stopping()
+        )
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._flush_now.wait(), FLUSH_EVERY)
+            self._flush_now.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Write what is not yet written, and renew the lease.
+
+        An outage of Redis is waited for: nothing is sent meanwhile, nothing lost. With its last outcome the shard has
+        ended in the store, and there is no lease to renew.
+        """
+        while self._ours and (self._unwritten or self._pending()):
+            written, asked_at = self._unwritten[:], self._now()
+            try:
+                recorded = await self._tools.shards.record(self._claim, written, time.time())
+            except RedisError as error:
+                self._log.warning("results store away", error=type(error).__name__)
+                await asyncio.sleep(_OUTAGE_PAUSE)
+                continue
+            del self._unwritten[: len(written)]
+            self._leased_until = asked_at + LEASE
+            self._ours = recorded.ours
+            self._running = self._running and recorded.state is BatchState.RUNNING
+            return
+
+    async def _end(self) -> Ending:
+        if not self._ours:
+            self._log.warning("shard lost to another worker")
+            return Ending.LOST
+        pending = self._pending()
+        if not pending:
+            return Ending.FINISHED
+        histories = {offset: self._histories[offset] for offset in pending if offset in self._histories}
+        delay = min(self._delays.get(offset, 0.0) for offset in pending)
+        with suppress(RedisError):  # else the lease ends by itself
+            await self._tools.shards.release(self._claim, histories, delay)
+        return Ending.GIVEN_BACK

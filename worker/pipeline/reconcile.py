@@ -1,0 +1,56 @@
+"""Feeds the queue, and feeds again what nobody holds (docs/architecture.md, decisions 3 and 5).
+
+Messages get lost; the batch in Redis is the record. One rule covers a shard that was never sent, was given back, whose
+message was lost or whose holder died: it is due, so a message is sent.
+"""
+
+import asyncio
+
+import structlog
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from worker.queue import Publisher
+from worker.store.batches import Batches
+from worker.store.shards import Presence, Shards
+
+EVERY = 5.0
+"""Seconds between two rounds."""
+_LEAST_WINDOW = 4
+
+log = structlog.get_logger(__name__)
+
+
+class Feeder:
+    """Keeps a few shards of every batch in the queue: short enough to be fair, long enough to keep workers busy."""
+
+    def __init__(self, batches: Batches, shards: Shards, presence: Presence, publisher: Publisher) -> None:
+        self._batches = batches
+        self._shards = shards
+        self._presence = presence
+        self._publisher = publisher
+
+    async def feed(self, batch_id: str, processes: int | None = None) -> int:
+        """Send what is due of one batch; returns how many messages. Raises ``RedisError`` or ``OperationalError``.
+
+        What could not be sent is due again after a while.
+        """
+        if processes is None:
+            processes = await self._presence.count()
+        due = await self._shards.feed(batch_id, max(_LEAST_WINDOW, 2 * processes))
+        if due is None:
+            return 0
+        await asyncio.to_thread(self._publisher.send, *due)
+        return len(due.shards)
+
+    async def reconcile_forever(self, name: str) -> None:
+        """Run in every worker process under its name; each round is made by one of them."""
+        while True:
+            try:
+                processes = await self._presence.beat(name)
+                if await self._presence.take_turn(name, EVERY * 0.8):
+                    for batch_id in await self._batches.active():
+                        await self.feed(batch_id, processes)
+            except (RedisError, OperationalError) as error:
+                log.warning("reconciler waits", error=type(error).__name__)
+            await asyncio.sleep(EVERY)

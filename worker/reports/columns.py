@@ -1,0 +1,119 @@
+"""The report's own columns (SPEC 9): their names, their order and what stands in them."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+from worker.domain.outcomes import Outcome, Reason
+from worker.domain.records import Result
+from worker.domain.spreadsheet import guard
+
+COLUMNS = (
+    "expunge_row",
+    "expunge_outcome",
+    "expunge_reason",
+    "expunge_missing_field",
+    "expunge_retryable",
+    "expunge_next_step",
+    "expunge_http_status",
+    "expunge_attempts",
+    "expunge_request_id",
+    "expunge_finished_at",
+    "expunge_first_row",
+    "expunge_batch",
+)
+
+Value: TypeAlias = str | int | bool | list[str] | None
+
+
+class ReportFormat(StrEnum):
+    """How a report is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+class ReportRow(NamedTuple):
+    """One input row and what became of it."""
+
+    number: int
+    cells: Sequence[str]
+    """The input's columns as they were."""
+    result: Result | None
+    """None while the record is pending."""
+    batch: str
+
+    @property
+    def outcome(self) -> Outcome:
+        """Its result's outcome, or ``pending``."""
+        return Outcome.PENDING if self.result is None else self.result.outcome
+
+
+class _Explained(NamedTuple):
+    """What a reason alone puts into a report; looking an enum member's value up is slow."""
+
+    outcome: str
+    reason: str
+    retryable: bool
+    next_step: str
+
+
+_EXPLAINED = {
+    reason: _Explained(reason.outcome.value, reason.text, reason.retryable, reason.next_step) for reason in Reason
+}
+
+
+def strings(row: ReportRow) -> list[str]:
+    """The values under ``COLUMNS`` as CSV has them, guarded where they are not our own words; empty if not known."""
+    number, _, result, batch = row
+    if result is None:
+        return [str(number), Outcome.PENDING.value, "", "", "", "", "", "", "", "", "", guard(batch)]
+    outcome, reason, retryable, next_step = _EXPLAINED[result.reason]
+    return [
+        str(number),
+        outcome,
+        reason,
+        guard(";".join(result.missing_field)) if result.missing_field else "",
+        "true" if retryable else "false",
+        f"{next_step} ({result.note})" if result.note else next_step,
+        "" if result.http_status is None else str(result.http_status),
+        str(result.attempts),
+        guard(result.request_id) if result.request_id else "",
+        "" if result.finished_at is None else rfc3339(result.finished_at),
+        "" if result.first_row is None else str(result.first_row),
+        guard(batch),
+    ]
+
+
+def typed(row: ReportRow) -> list[Value]:
+    """The values under ``COLUMNS`` with their types: numbers, booleans, a list of missing fields; None if not known."""
+    number, _, result, batch = row
+    if result is None:
+        return [number, Outcome.PENDING.value, None, [], None, None, None, None, None, None, None, batch]
+    outcome, reason, retryable, next_step = _EXPLAINED[result.reason]
+    return [
+        number,
+        outcome,
+        reason,
+        list(result.missing_field),
+        retryable,
+        f"{next_step} ({result.note})" if result.note else next_step,
+        result.http_status,
+        result.attempts,
+        result.request_id,
+        None if result.finished_at is None else rfc3339(result.finished_at),
+        result.first_row,
+        batch,
+    ]
+
+
+def rfc3339(seconds: float) -> str:
+    """Seconds since the epoch as UTC, cut to whole seconds: ``2026-01-31T12:00:00Z``."""
+    return _whole_second(int(seconds))
+
+
+@lru_cache(maxsize=4096)  # neighbouring rows mostly end within the same second
+def _whole_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,48 @@
+"""The manifest beside a report: what an auditor needs to tell that a report is whole and what it is of (SPEC 9)."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from worker.domain.batches import Batch
+from worker.domain.outcomes import Outcome, Reason
+from worker.reports.columns import rfc3339
+from worker.reports.writing import Written, replacing
+
+
+def manifest(batch: Batch, report: Written, *, version: str, written_at: float) -> dict[str, Any]:
+    """The manifest as JSON values; ``written_at`` in seconds since the epoch, all times in it RFC 3339, UTC."""
+    description = batch.description
+    only = None if report.only is None else [outcome.value for outcome in Outcome if outcome in report.only]
+    return {
+        "batch": batch.id,
+        "state": batch.state.value,
+        "state_reason": None if batch.state_reason is None else batch.state_reason.value,
+        "environment": description.target.environment.value,
+        "merchant": description.target.merchant,
+        "reference": description.reference,
+        "input": {"name": description.source, "sha256": description.sha256, "rows": description.rows},
+        "report": {
+            "name": None if report.path is None else report.path.name,
+            "sha256": report.sha256,
+            "lines": report.lines,
+            "format": report.format.value,
+            "only": only,
+        },
+        "tally": batch.tally.by_outcome(),
+        "reasons": {reason.text: batch.tally.reasons[reason] for reason in Reason if batch.tally.reasons.get(reason)},
+        "created_at": rfc3339(batch.created_at),
+        "ended_at": None if batch.ended_at is None else rfc3339(batch.ended_at),
+        "written_at": rfc3339(written_at),
+        "version": version,
+    }
+
+
+def write_manifest(report_path: str | Path, batch: Batch, report: Written, *, version: str, written_at: float) -> Path:
+    """Write it to ``<report>.manifest.json``, whole or not at all; raises UsageError as ``write_report`` does."""
+    target = Path(f"{report_path}.manifest.json")
+    content = manifest(batch, report, version=version, written_at=written_at)
+    with replacing(target) as write:
+        write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    return target

@@ -1,0 +1,234 @@
+"""Settings: environment variables with the prefix ``EXPUNGE_``, an ``.env`` file, secrets also from files (SPEC 7).
+
+Built once in the entry points and handed down as plain values.
+"""
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address
+from os import environ
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as SourceError
+
+from worker.domain.batches import Environment, Target
+from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
+from worker.domain.errors import SettingsError
+from worker.domain.rates import Rate
+
+PREFIX = "EXPUNGE_"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_OWN_HEADERS = {"x-merchant-identifier-id", "x-type", "idempotency-key", "host", "content-length", "transfer-encoding"}
+
+
+def _rate(value: Any) -> Any:
+    return Rate.parse(value) if isinstance(value, str) else value
+
+
+def _pattern(text: str) -> str:
+    try:
+        IdRule.of(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+def _path_template(text: str) -> str:
+    prefix, found, rest = text.partition("{customer_id}")
+    segments = prefix.rstrip("/").split("/")
+    if (
+        not found
+        or rest
+        or not prefix.endswith("/")
+        or not _BASE_PATH.fullmatch(prefix.rstrip("/"))
+        or ".." in segments
+    ):
+        raise ValueError("must be a path that ends with /{customer_id}, such as /customer/customer/{customer_id}")
+    return text
+
+
+def _redis_url(secret: SecretStr) -> SecretStr:
+    if urlsplit(secret.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return secret
+
+
+def _headers(value: Any) -> Any:
+    """``Name: value`` pairs, one a line or joined by ``;``."""
+    if not isinstance(value, str):
+        return value
+    headers: dict[str, str] = {}
+    for part in re.split(r"[\n;]", value):
+        if part.strip():
+            name, colon, content = part.partition(":")
+            if not colon or not _HEADER_NAME.fullmatch(name.strip()) or not content.strip().isprintable():
+                raise ValueError("must be headers written as 'Name: value', several joined by ';'")
+            if name.strip().lower() in _OWN_HEADERS:
+                raise ValueError(f"must not set {name.strip()}, which Expunge sets itself")
+            headers[name.strip()] = content.strip()
+    return {name: SecretStr(content) for name, content in headers.items()}
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and what it is for; ``docs/settings.md`` says the same in prose."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+    )
+
+    redis_url: Annotated[SecretStr | None, AfterValidator(lambda url: url and _redis_url(url))] = Field(
+        None, description="Redis 7+ or Valkey 8+, results store and broker; unset: `run` starts an embedded server"
+    )
+    broker_url: Annotated[SecretStr | None, AfterValidator(lambda url: url and _redis_url(url))] = Field(
+        None, description="Celery's broker, if not the Redis of EXPUNGE_REDIS_URL"
+    )
+    upstream_url: str | None = Field(
+        None, description="base address of the payments API, such as https://api.example.com"
+    )
+    upstream_path: Annotated[str, AfterValidator(_path_template)] = Field(
+        "/customer/customer/{customer_id}", description="path of *Delete customer* below the base address"
+    )
+    upstream_headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_headers)] = Field(
+        default_factory=dict, description="further headers, as `Name: value`, joined by `;`; secret"
+    )
+    upstream_ca_file: Path | None = Field(
+        None, description="PEM file of the authority that signed the upstream's certificate"
+    )
+    upstream_allow_http: bool = Field(False, description="allow an http:// address that is not on this machine")
+    merchant_id: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,128}$", description="sent as X-Merchant-Identifier-Id")
+    environment: Environment = Field(Environment.SANDBOX, description="`sandbox` or `production`, sent as X-Type")
+    rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_rate)] = Field(
+        Rate.parse("50/s"), description="for all workers together: a number per `s`, `m` or `h`; several joined by `,`"
+    )
+    concurrency: PositiveInt = Field(64, le=1000, description="requests in flight per worker process")
+    timeout: PositiveFloat = Field(
+        10.0, le=120, description="seconds for one attempt, from connecting to the last byte"
+    )
+    max_attempts: PositiveInt = Field(5, le=100, description="attempts for one record")
+    shard_size: PositiveInt = Field(250, le=500, description="records in one Celery message")
+    max_batch: PositiveInt = Field(1_000_000, description="most rows in one batch")
+    retention_days: PositiveInt = Field(30, description="days after its end that a batch is kept")
+    ledger_days: NonNegativeInt = Field(
+        365, description="days that a deletion is remembered, as a keyed digest; 0: never"
+    )
+    digest_key: SecretStr | None = Field(
+        None, description="key of the digests in ledger and logs; unset: made and kept in Redis"
+    )
+    id_pattern: Annotated[str, AfterValidator(_pattern)] = Field(
+        DEFAULT_PATTERN, description="regular expression that a whole customer ID must match"
+    )
+    home: Path = Field(Path(".expunge"), description="folder of the embedded server's data")
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`"
+    )
+
+    @model_validator(mode="after")
+    def _upstream_is_safe(self) -> "Settings":
+        if self.upstream_url is not None:
+            _check_upstream(self.upstream_url, allow_http=self.upstream_allow_http)
+        return self
+
+    @property
+    def target(self) -> Target:
+        """Whose customers, in which world."""
+        return Target(self.environment, self.merchant_id)
+
+    @property
+    def id_rule(self) -> IdRule:
+        """Which IDs are accepted."""
+        return IdRule.of(self.id_pattern)
+
+    @property
+    def upstream_prefix(self) -> str:
+        """Everything before the ID in a request's URL; an upstream must be set."""
+        if self.upstream_url is None:
+            raise SettingsError(NO_UPSTREAM)
+        return self.upstream_url.rstrip("/") + self.upstream_path.removesuffix("{customer_id}")
+
+
+NO_UPSTREAM = (
+    "no upstream is set: set EXPUNGE_UPSTREAM_URL to the address of the payments API, or use --simulate for a rehearsal"
+)
+
+
+def _check_upstream(url: str, *, allow_http: bool) -> None:
+    """Refuse an address that would send to another place than it seems to, or in the clear (SPEC 2)."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(
+            "EXPUNGE_UPSTREAM_URL: must be an address such as https://api.example.com, without user, query or '#'"
+        )
+    if not _BASE_PATH.fullmatch(parts.path.rstrip("/")) or ".." in parts.path.split("/"):
+        raise ValueError("EXPUNGE_UPSTREAM_URL: its path may only have letters, digits, and - . _ ~")
+    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ValueError(
+            "EXPUNGE_UPSTREAM_URL: http:// would send credentials in the clear; use https://, or set "
+            "EXPUNGE_UPSTREAM_ALLOW_HTTP=true if the network is trusted"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment, ``.env`` and ``EXPUNGE_SECRETS_DIR``; overrides, if not ``None``, come first.
+
+    Raises ``SettingsError``: one line a variable, with its value unless it is secret, and what it should be.
+    """
+    secrets = environ.get(f"{PREFIX}SECRETS_DIR")
+    if secrets is not None and not Path(secrets).is_dir():
+        raise SettingsError(f"{PREFIX}SECRETS_DIR: '{secrets}' is not a folder")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(_secrets_dir=secrets, **given)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_lines(error.errors(include_url=False), given))) from None
+    except (SourceError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings cannot be read: {error}") from None
+
+
+def _lines(errors: Iterable[ErrorDetails], given: dict[str, Any]) -> Iterable[str]:
+    for error in errors:
+        message = error["msg"].removeprefix("Value error, ")
+        if not error["loc"]:
+            yield message
+            continue
+        name = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
+        label = f"--{name.replace('_', '-')}" if name in given else f"{PREFIX}{name.upper()}"
+        yield f"{label}: {_shown(name, error)}{message[:1].lower()}{message[1:]}"
+
+
+def _shown(name: str, error: ErrorDetails) -> str:
+    field = Settings.model_fields.get(name)
+    if field is None or "Secret" in str(field.annotation) or "input" not in error:
+        return ""
+    return f"'{error['input']}': "

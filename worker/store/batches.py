@@ -1,0 +1,219 @@
+"""Batches in Redis: taken in whole or not at all, read back, moved from state to state."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import orjson
+from redis.asyncio import Redis
+
+from worker.domain.batches import TRANSITIONS, Batch, BatchState, Description, Environment, StateReason, Tally, Target
+from worker.domain.outcomes import REASON_BY_TEXT, Reason
+from worker.domain.records import Result
+from worker.store import keys, scripts
+from worker.store.packing import pack_ids, pack_result, unpack_ids, unpack_result
+
+_LOADING_TTL = 3600  # seconds; what a submission that died left behind is gone after it
+_PIPELINE = 20  # shards a round trip
+
+
+class Accepted(NamedTuple):
+    """What became of a submission."""
+
+    batch_id: str
+    """The batch it became, or the one that exists already."""
+    known_by: str | None = None
+    """``file`` or ``reference`` if the batch existed before."""
+
+
+class Line(NamedTuple):
+    """One record as the store has it."""
+
+    row: int
+    customer_id: str
+    """The ID cell, as it was but for white space around it."""
+    result: Result | None
+    """``None`` while pending."""
+
+
+class Loading:
+    """A batch on its way into the store; nothing of it counts before ``commit``."""
+
+    def __init__(self, redis: Redis, batch_id: str, retention: int) -> None:
+        self._redis = redis
+        self._id = batch_id
+        self._retention = retention
+        self._commit = scripts.load(redis, "commit")
+        self._reasons: dict[Reason, int] = {}
+        self._pending = 0
+        self._shards_with_outcomes: list[int] = []
+
+    async def add_shard(self, shard: int, ids: Sequence[str], known: Mapping[int, Result]) -> None:
+        """Store a shard's ID cells, and the outcomes that are known before anything is sent, by offset."""
+        pipe = self._redis.pipeline(transaction=False)
+        ids_key, out_key, shards_key = (self._key(part) for part in ("ids", f"out:{shard}", "shards"))
+        pipe.hset(ids_key, str(shard), pack_ids(ids))
+        pipe.expire(ids_key, _LOADING_TTL)
+        if known:
+            now = int((await self._redis.time())[0]).to_bytes(4, "big")
+            pipe.hset(out_key, mapping={str(offset): now + pack_result(result) for offset, result in known.items()})
+            pipe.expire(out_key, _LOADING_TTL)
+            self._shards_with_outcomes.append(shard)
+        if len(known) < len(ids):
+            pipe.zadd(shards_key, {str(shard): shard})  # due at once, and in the order of the rows
+            pipe.expire(shards_key, _LOADING_TTL)
+        await pipe.execute()
+        self._pending += len(ids) - len(known)
+        for result in known.values():
+            self._reasons[result.reason] = self._reasons.get(result.reason, 0) + 1
+
+    async def commit(self, description: Description, *, again: bool) -> Accepted:
+        """Make the batch count, in one atomic step, unless its file or its reference is known already.
+
+        ``again`` accepts a file that was accepted before; a reference names one batch for ever.
+        """
+        target = description.target
+        file_key = keys.of_file(description.sha256, target.environment, target.merchant)
+        reference_key = (
+            keys.of_reference(description.reference, target.environment, target.merchant)
+            if description.reference
+            else ""
+        )
+        tally = {"pending": self._pending} | {reason.text: count for reason, count in self._reasons.items()}
+        args: list[str | int | bytes] = [self._id, self._key(""), self._retention, int(again), len(tally)]
+        for name, count in tally.items():
+            args += [name, count]
+        args += [len(self._shards_with_outcomes), *self._shards_with_outcomes]
+        for field, value in _to_meta(description).items():
+            args += [field, value]
+        own = [self._key(part) for part in ("meta", "tally", "shards", "ids")]
+        answer, detail = await self._commit(keys=[*own, file_key, reference_key, keys.BATCHES, keys.ACTIVE], args=args)
+        if answer == b"ok":
+            return Accepted(self._id)
+        await self.discard()
+        return Accepted(detail.decode(), answer.decode())
+
+    async def discard(self) -> None:
+        """Remove what was loaded."""
+        parts = ["ids", "shards", *(f"out:{shard}" for shard in self._shards_with_outcomes)]
+        await self._redis.unlink(*map(self._key, parts))
+
+    def _key(self, part: str) -> str:
+        return keys.of_batch(self._id, part)
+
+
+class Batches:
+    """Reads batches and moves them from state to state."""
+
+    def __init__(self, redis: Redis, retention_days: int) -> None:
+        self._redis = redis
+        self._retention = retention_days * 86_400
+        self._transition = scripts.load(redis, "transition")
+
+    def load(self, batch_id: str) -> Loading:
+        """Begin to take in a batch."""
+        return Loading(self._redis, batch_id, self._retention)
+
+    async def get(self, batch_id: str) -> Batch | None:
+        """The batch as it stands now, ``None`` if there is none of that ID."""
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.hgetall(keys.of_batch(batch_id, "meta"))
+        pipe.hgetall(keys.of_batch(batch_id, "tally"))
+        meta, tally = await pipe.execute()
+        return _to_batch(batch_id, meta, tally) if meta else None
+
+    async def recent(self, limit: int) -> list[Batch]:
+        """The newest batches, newest first; what expired is left out and forgotten."""
+        newest: list[bytes] = await self._redis.zrevrange(keys.BATCHES, 0, limit - 1)  # type: ignore[assignment]
+        ids = [raw.decode() for raw in newest]
+        found = [(batch_id, await self.get(batch_id)) for batch_id in ids]
+        if gone := [batch_id for batch_id, batch in found if batch is None]:
+            await self._redis.zrem(keys.BATCHES, *gone)
+        return [batch for _, batch in found if batch is not None]
+
+    async def active(self) -> list[str]:
+        """IDs of the batches that have not ended."""
+        members: set[bytes] = await self._redis.smembers(keys.ACTIVE)  # type: ignore[assignment]
+        return sorted(raw.decode() for raw in members)
+
+    async def of_file(self, sha256: str, target: Target) -> str | None:
+        """The batch that was last made of a file, for a target."""
+        raw: bytes | None = await self._redis.get(keys.of_file(sha256, target.environment, target.merchant))  # type: ignore[assignment]
+        return raw.decode() if raw else None
+
+    async def move(
+        self, batch_id: str, source: BatchState, to: BatchState, reason: StateReason | None = None
+    ) -> tuple[bool, BatchState | None]:
+        """Make a transition if the batch is in ``source``; returns whether it was made and the state it is in now.
+
+        The state is ``None`` if there is no such batch. A batch with nothing pending completes instead of running.
+        """
+        if to not in TRANSITIONS[source]:
+            raise ValueError(f"there is no transition from {source} to {to}")
+        moved, state, _ = await self._transition(
+            keys=[keys.of_batch(batch_id, "meta"), keys.of_batch(batch_id, "tally"), keys.ACTIVE],
+            args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
+        )
+        return bool(moved), None if state == b"gone" else BatchState(state.decode())
+
+    async def pages(self, batch: Batch) -> AsyncIterator[list[Line]]:
+        """Every record in the order of the rows, some thousands at a time; memory does not grow with the batch."""
+        description = batch.description
+        for first in range(0, description.shards, _PIPELINE):
+            shards = range(first, min(first + _PIPELINE, description.shards))
+            yield list(_lines(description, shards, await self._read(batch.id, shards)))
+
+    async def _read(self, batch_id: str, shards: Iterable[int]) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        pipe = self._redis.pipeline(transaction=False)
+        for shard in shards:
+            pipe.hget(keys.of_batch(batch_id, "ids"), str(shard))
+            pipe.hgetall(keys.of_batch(batch_id, f"out:{shard}"))
+        flat = await pipe.execute()
+        return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _lines(
+    description: Description, shards: Iterable[int], stored: Iterable[tuple[bytes, dict[bytes, bytes]]]
+) -> Iterable[Line]:
+    for shard, (ids, outcomes) in zip(shards, stored, strict=True):
+        for offset, (row, customer_id) in enumerate(zip(description.rows_of(shard), unpack_ids(ids), strict=True)):
+            packed = outcomes.get(b"%d" % offset)
+            yield Line(row, customer_id, unpack_result(packed) if packed else None)
+
+
+def _to_meta(description: Description) -> dict[str, str | int | bytes]:
+    return {
+        "environment": description.target.environment.value,
+        "merchant": description.target.merchant,
+        "source": description.source,
+        "sha256": description.sha256,
+        "rows": description.rows,
+        "shard_size": description.shard_size,
+        "shards": description.shards,
+        "id_column": description.id_column,
+        "columns": orjson.dumps(description.columns),
+        "reference": description.reference or "",
+    }
+
+
+def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping[bytes, bytes]) -> Batch:
+    meta = {field.decode(): value.decode() for field, value in raw_meta.items()}
+    tally = {field.decode(): int(count) for field, count in raw_tally.items()}
+    description = Description(
+        target=Target(Environment(meta["environment"]), meta["merchant"]),
+        source=meta["source"],
+        sha256=meta["sha256"],
+        rows=int(meta["rows"]),
+        shard_size=int(meta["shard_size"]),
+        id_column=meta["id_column"],
+        columns=tuple(orjson.loads(meta["columns"])),
+        reference=meta["reference"] or None,
+    )
+    return Batch(
+        id=batch_id,
+        description=description,
+        state=BatchState(meta["state"]),
+        state_reason=StateReason(meta["state_reason"]) if "state_reason" in meta else None,
+        tally=Tally(tally.pop("pending", 0), {REASON_BY_TEXT[name]: count for name, count in tally.items()}),
+        created_at=int(meta["created_at"]) / 1000,
+        ended_at=int(meta["ended_at"]) / 1000 if "ended_at" in meta else None,
+    )

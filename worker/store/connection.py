@@ -1,0 +1,102 @@
+"""Opens Redis, and turns what it complains of into one line for a person."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from worker.domain.errors import StoreError, UnreachableError
+
+_TIMEOUT = 5.0  # seconds; a half-open connection is noticed after it
+_MIN_REDIS = (7, 0)
+_MIN_VALKEY = (8, 0)
+
+
+@asynccontextmanager
+async def open_redis(url: str) -> AsyncIterator[Redis]:
+    """A client that retries through a short outage; nothing connects before the first command."""
+    redis = Redis.from_url(
+        url,
+        socket_timeout=_TIMEOUT,
+        socket_connect_timeout=_TIMEOUT,
+        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
+        health_check_interval=10,
+        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )
+    try:
+        yield redis
+    finally:
+        await redis.aclose()
+
+
+def shown(url: str) -> str:
+    """The address without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+@contextmanager
+def readable_errors(url: str) -> Iterator[None]:
+    """Translate what redis-py raises: ``UnreachableError`` for what the operator can mend, else ``StoreError``."""
+    try:
+        yield
+    except RedisError as error:
+        raise _translated(error, shown(url)) from None
+
+
+def _translated(error: RedisError, where: str) -> UnreachableError | StoreError:
+    match error:
+        case AuthenticationError() | NoPermissionError():
+            what = "refuses the user or password; put them into EXPUNGE_REDIS_URL: redis://user:password@host:port/0"
+        case ReadOnlyError():
+            what = "is a read-only replica; EXPUNGE_REDIS_URL must name the master"
+        case OutOfMemoryError():
+            return StoreError(f"Redis at {where} is full; raise its maxmemory, or purge old batches")
+        case RedisConnectionError() | RedisTimeoutError():
+            what = "does not answer; check that it runs and that EXPUNGE_REDIS_URL is right"
+        case ResponseError() if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
+            what = "asks for a password; put it into EXPUNGE_REDIS_URL: redis://:password@host:port/0"
+        case _:
+            return StoreError(f"Redis at {where} failed: {type(error).__name__}")
+    return UnreachableError(f"Redis at {where} {what}")
+
+
+async def problems(redis: Redis) -> list[str]:
+    """What of the server's version and configuration would lose records (SPEC 10); empty when all is well."""
+    info = await redis.info("server")
+    found = []
+    is_valkey = "valkey_version" in info
+    version = str(info.get("valkey_version") or info.get("redis_version") or "0.0")
+    name, least = ("Valkey", _MIN_VALKEY) if is_valkey else ("Redis", _MIN_REDIS)
+    if tuple(int(part) for part in version.split(".")[:2]) < least:
+        found.append(f"{name} {version} is too old: {least[0]}.{least[1]} or newer is needed")
+    try:
+        config = await redis.config_get("maxmemory-policy", "appendonly")
+    except ResponseError:
+        return [
+            *found,
+            "CONFIG GET is not allowed: make sure of maxmemory-policy noeviction and appendonly yes yourself",
+        ]
+    if (policy := config.get("maxmemory-policy")) != "noeviction":
+        found.append(f"maxmemory-policy is {policy}: records may be evicted; set it to noeviction")
+    if config.get("appendonly") != "yes":
+        found.append("appendonly is off: a restart of Redis loses records; set it to yes")
+    return found

@@ -1,0 +1,44 @@
+-- One atomic step (SPEC 4, promise 2): writes outcomes that are not yet written, moves the tally by just those, extends
+-- the ledger and the lease, and ends shard and batch when nothing of them is left.
+-- KEYS: meta, shards, holders, tally, out:<shard>, tries:<shard>, active
+-- ARGV: batch ID, prefix of the batch's keys, shard, records in the shard, token, lease (ms), retention (s),
+--       ledger prefix, its expiry (s since the epoch; 0: no ledger), packed batch ID,
+--       then for each result: offset, reason code, packed result, digest or ''
+-- Returns {"ok" | "stale", state}. With no results it renews the lease and tells the state.
+local shard, token = ARGV[3], ARGV[5]
+local state = redis.call('HGET', KEYS[1], 'state') or 'gone'
+local holder = redis.call('HGET', KEYS[3], shard)
+if not holder or holder:sub(1, #token + 1) ~= token .. ' ' then return {'stale', state} end
+
+local now = now_ms()
+local seconds = struct.pack('>I4', math.floor(now / 1000))
+local reasons, written = {}, 0
+for i = 11, #ARGV, 4 do
+  if redis.call('HSETNX', KEYS[5], ARGV[i], seconds .. ARGV[i + 2]) == 1 then
+    local reason, digest = ARGV[i + 1], ARGV[i + 3]
+    reasons[reason] = (reasons[reason] or 0) + 1
+    written = written + 1
+    if digest ~= '' and ARGV[9] ~= '0' then
+      local bucket = ARGV[8] .. digest:sub(1, 2)
+      redis.call('HSET', bucket, digest:sub(3), ARGV[10] .. seconds)
+      if redis.call('HLEN', bucket) == 1 then redis.call('EXPIREAT', bucket, ARGV[9]) end
+    end
+  end
+end
+for reason, count in pairs(reasons) do redis.call('HINCRBY', KEYS[4], reason, count) end
+local pending = redis.call('HINCRBY', KEYS[4], 'pending', -written)
+
+if redis.call('HLEN', KEYS[5]) == tonumber(ARGV[4]) then
+  redis.call('ZREM', KEYS[2], shard)
+  redis.call('HDEL', KEYS[3], shard)
+  redis.call('DEL', KEYS[6])
+else
+  local expires = now + tonumber(ARGV[6])
+  write_holder(KEYS[3], shard, token, expires, holder:sub(-1))
+  redis.call('ZADD', KEYS[2], expires, shard)
+end
+if pending == 0 and state == 'running' then
+  state = 'completed'
+  end_batch(ARGV[1], ARGV[2], KEYS[1], KEYS[7], state, ARGV[7])
+end
+return {'ok', state}

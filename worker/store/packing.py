@@ -1,0 +1,107 @@
+"""How IDs, results and histories lie in Redis: packed, not pretty (docs/architecture.md, decision 7)."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+import orjson
+
+from worker.domain.outcomes import REASON_BY_CODE
+from worker.domain.records import Doubt, History, Result
+
+_TIME = struct.Struct(">I")  # the store's clock, seconds; set by record.lua
+_HEAD = struct.Struct(">BBHB")  # reason, attempts, HTTP status, flags
+_ROW = struct.Struct(">I")
+_HISTORY = struct.Struct(">BBB")
+
+_READY_KNOWN, _READY, _HEX_ID, _TEXT_ID, _MISSING, _FIRST_ROW, _NOTE = (1 << bit for bit in range(7))
+_HEX = frozenset("0123456789abcdef")
+
+
+def pack_ids(ids: Sequence[str]) -> bytes:
+    """A shard's ID cells, in order, as one compressed string: about 21 bytes an ID of 32 random hex digits."""
+    return zlib.compress(orjson.dumps(ids), 6)
+
+
+def unpack_ids(packed: bytes) -> list[str]:
+    """The inverse of ``pack_ids``."""
+    ids: list[str] = orjson.loads(zlib.decompress(packed))
+    return ids
+
+
+def pack_result(result: Result) -> bytes:
+    """Everything but ``finished_at``, which the store sets: 21 bytes where the request ID is 32 hex digits."""
+    flags, tail = 0, b""
+    if result.is_wallet_ready is not None:
+        flags |= _READY_KNOWN | (_READY if result.is_wallet_ready else 0)
+    if result.request_id:
+        if len(result.request_id) == 32 and _HEX.issuperset(result.request_id):
+            flags |= _HEX_ID
+            tail += bytes.fromhex(result.request_id)
+        else:
+            flags |= _TEXT_ID
+            tail += _text(result.request_id)
+    if result.missing_field:
+        flags |= _MISSING
+        tail += _text(";".join(result.missing_field))
+    if result.first_row is not None:
+        flags |= _FIRST_ROW
+        tail += _ROW.pack(result.first_row)
+    if result.note:
+        flags |= _NOTE
+        tail += _text(result.note)
+    return _HEAD.pack(result.reason.code, min(result.attempts, 255), result.http_status or 0, flags) + tail
+
+
+def unpack_result(packed: bytes) -> Result:
+    """Read what record.lua stored: the time, then a packed result."""
+    (finished_at,) = _TIME.unpack_from(packed)
+    code, attempts, status, flags = _HEAD.unpack_from(packed, _TIME.size)
+    reader = _Reader(packed, _TIME.size + _HEAD.size)
+    request_id = reader.take(16).hex() if flags & _HEX_ID else reader.text() if flags & _TEXT_ID else None
+    missing = tuple(reader.text().split(";")) if flags & _MISSING else ()
+    first_row = _ROW.unpack(reader.take(_ROW.size))[0] if flags & _FIRST_ROW else None
+    return Result(
+        reason=REASON_BY_CODE[code],
+        http_status=status or None,
+        attempts=attempts,
+        request_id=request_id,
+        missing_field=missing,
+        is_wallet_ready=bool(flags & _READY) if flags & _READY_KNOWN else None,
+        first_row=first_row,
+        note=reader.text() if flags & _NOTE else None,
+        finished_at=float(finished_at),
+    )
+
+
+def pack_history(history: History) -> bytes:
+    """Three bytes: attempts, doubt, reason of the last unanswered attempt."""
+    return _HISTORY.pack(
+        min(history.attempts, 255), history.doubt, history.unanswered.code if history.unanswered else 0
+    )
+
+
+def unpack_history(packed: bytes) -> History:
+    """The inverse of ``pack_history``."""
+    attempts, doubt, code = _HISTORY.unpack(packed)
+    return History(attempts, Doubt(doubt), REASON_BY_CODE[code] if code else None)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return struct.pack(">H", len(encoded)) + encoded
+
+
+class _Reader:
+    __slots__ = ("_at", "_packed")
+
+    def __init__(self, packed: bytes, at: int) -> None:
+        self._packed, self._at = packed, at
+
+    def take(self, size: int) -> bytes:
+        start, self._at = self._at, self._at + size
+        return self._packed[start : self._at]
+
+    def text(self) -> str:
+        (size,) = struct.unpack(">H", self.take(2))
+        return self.take(size).decode()

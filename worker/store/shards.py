@@ -1,0 +1,175 @@
+"""Shards in Redis: held by one holder at a time, recorded in groups, fed again when nobody holds them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from worker.domain.batch_ids import pack_batch_id
+from worker.domain.batches import BatchState, Environment, Target
+from worker.domain.outcomes import Outcome
+from worker.domain.records import History, Result
+from worker.store import keys, scripts
+from worker.store.ledger import Ledger
+from worker.store.packing import pack_history, pack_result, unpack_history, unpack_ids
+
+LEASE = 30.0
+"""Seconds that a shard stays its holder's without renewal; a dead worker's shard runs elsewhere soon after."""
+MESSAGE_LIFE = 30.0
+"""Seconds after which a message that nobody claimed counts as lost."""
+_ALIVE = 15.0  # seconds after its last beat that a process counts as alive
+
+
+class NotClaimed(StrEnum):
+    """Why a shard was not given to the asker; none of these is an error."""
+
+    HELD = "held"
+    DONE = "done"
+    NOT_RUNNING = "not_running"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A shard that is ours until the lease ends."""
+
+    batch_id: str
+    shard: int
+    token: str
+    """Fences: what is written under an older token is refused."""
+    ids: Sequence[str]
+    finished: frozenset[int]
+    """Offsets that have an outcome."""
+    histories: Mapping[int, History]
+    """Of the pending records that were tried, by offset."""
+    interrupted: bool
+    """An earlier holder died, so any of the pending records may have been sent."""
+
+
+class Written(NamedTuple):
+    """An outcome on its way into the store."""
+
+    offset: int
+    customer_id: str
+    result: Result
+
+
+class Due(NamedTuple):
+    """Messages that must be sent."""
+
+    batch_id: str
+    target: Target
+    shards: list[int]
+
+
+class Recorded(NamedTuple):
+    """What the store said to a group of outcomes."""
+
+    ours: bool
+    """Whether the shard still is the asker's; if not, nothing was written."""
+    state: BatchState | None
+    """Of the batch; ``None`` if it is gone."""
+
+
+class Shards:
+    """What a worker asks of the store while it works on shards."""
+
+    def __init__(self, redis: Redis, ledger: Ledger, retention_days: int) -> None:
+        self._redis = redis
+        self._ledger = ledger
+        self._retention = retention_days * 86_400
+        self._claim, self._record, self._release, self._feed = (
+            scripts.load(redis, name) for name in ("claim", "record", "release", "feed")
+        )
+
+    async def claim(self, batch_id: str, shard: int, token: str) -> Claim | NotClaimed:
+        """Take the shard for ``LEASE`` seconds. Asked again with the same token, it answers the same."""
+        parts = ("meta", "shards", "holders", "ids", f"out:{shard}", f"tries:{shard}")
+        answer = await self._claim(
+            keys=[keys.of_batch(batch_id, part) for part in parts], args=[shard, token, int(LEASE * 1000)]
+        )
+        if answer[0] != b"ok":
+            return NotClaimed(answer[0].decode())
+        _, interrupted, ids, finished, tried = answer
+        return Claim(
+            batch_id=batch_id,
+            shard=shard,
+            token=token,
+            ids=unpack_ids(ids),
+            finished=frozenset(map(int, finished)),
+            histories={int(at): unpack_history(packed) for at, packed in zip(tried[::2], tried[1::2], strict=True)},
+            interrupted=interrupted == b"1",
+        )
+
+    async def record(self, claim: Claim, written: Sequence[Written], now: float) -> Recorded:
+        """Write outcomes that are not yet written, and all that follows from them, in one atomic step.
+
+        Renews the lease; with nothing to write it only does that. Safe to repeat. ``now`` (seconds since the epoch)
+        chooses the ledger's period and nothing else.
+        """
+        parts = ("meta", "shards", "holders", "tally", f"out:{claim.shard}", f"tries:{claim.shard}")
+        args: list[str | int | bytes] = [
+            claim.batch_id,
+            keys.of_batch(claim.batch_id, ""),
+            claim.shard,
+            len(claim.ids),
+            claim.token,
+            int(LEASE * 1000),
+            self._retention,
+            self._ledger.prefix(now),
+            self._ledger.expires_at(now),
+            pack_batch_id(claim.batch_id),
+        ]
+        for offset, customer_id, result in written:
+            deleted = result.outcome is Outcome.DELETED
+            args += [
+                offset,
+                result.reason.text,
+                pack_result(result),
+                self._ledger.digest(customer_id) if deleted else b"",
+            ]
+        answer, state = await self._record(
+            keys=[*(keys.of_batch(claim.batch_id, part) for part in parts), keys.ACTIVE], args=args
+        )
+        return Recorded(answer == b"ok", None if state == b"gone" else BatchState(state.decode()))
+
+    async def release(self, claim: Claim, histories: Mapping[int, History], delay: float) -> bool:
+        """Give the shard back, to be fed again in ``delay`` seconds; returns whether it still was ours."""
+        args: list[str | int | bytes] = [claim.shard, claim.token, int(delay * 1000)]
+        for offset, history in histories.items():
+            args += [offset, pack_history(history)]
+        parts = ("shards", "holders", f"tries:{claim.shard}")
+        answer = await self._release(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
+        return bool(answer == b"ok")
+
+    async def feed(self, batch_id: str, window: int) -> Due | None:
+        """The shards for which a message must be sent now, so that ``window`` of them are under way."""
+        parts = ("meta", "shards")
+        answer = await self._feed(
+            keys=[keys.of_batch(batch_id, part) for part in parts], args=[window, int(MESSAGE_LIFE * 1000)]
+        )
+        if not answer:
+            return None
+        environment, merchant, shards = answer
+        return Due(batch_id, Target(Environment(environment.decode()), merchant.decode()), [int(raw) for raw in shards])
+
+
+class Presence:
+    """Which worker processes are alive, and whose turn it is to reconcile."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._presence = scripts.load(redis, "presence")
+
+    async def beat(self, name: str) -> int:
+        """Say that the process is alive; returns how many are."""
+        return int(await self._presence(keys=[keys.WORKERS], args=[name, int(_ALIVE * 1000)]))
+
+    async def count(self) -> int:
+        """How many worker processes are alive."""
+        return int(await self._presence(keys=[keys.WORKERS], args=["", 0]))
+
+    async def take_turn(self, name: str, seconds: float) -> bool:
+        """Whether the process is the one that does it for the next ``seconds``; two at once would do no harm."""
+        return bool(await self._redis.set(keys.RECONCILER, name, nx=True, px=int(seconds * 1000)))

@@ -1,0 +1,161 @@
+"""What comes back from the endpoint, reduced to what may be kept (SPEC 4, promise 8).
+
+The documented reply holds the customer's whole file. Parsing goes through models that name only the few fields the
+verdict needs, so the rest never becomes a Python object that could be logged, stored or shown in a traceback.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator
+
+MAX_NAMES = 50
+MAX_NAME_LENGTH = 100
+MAX_REQUEST_ID_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A full reply. Its body is never shown."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Reply(status={self.status}, body=<{len(self.body)} bytes>)"
+
+
+class NoReply(Enum):
+    """Why there is no reply."""
+
+    NOT_SENT = "no connection was made"
+    UNANSWERED = "sent, then no full reply: it may have been executed"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is kept of a reply."""
+
+    http_status: int | None = None
+    request_id: str | None = None
+    missing_field: tuple[str, ...] = ()
+    is_wallet_ready: bool | None = None
+
+
+class _Lenient(BaseModel):
+    """Ignores unknown fields; takes any value for the known ones, since the documentation contradicts itself."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+
+def _or_none(value: Any, handler: Callable[[Any], Any]) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+class _Customer(_Lenient):
+    customer_id: Any = None
+    is_active: Any = None
+    is_wallet_ready: Any = None
+    missing_field: Any = None
+
+
+class _Inner(_Customer):
+    request_id: Any = None
+    success: Any = None
+    status_code: Any = None
+    data: Annotated[_Customer | None, WrapValidator(_or_none)] = None
+
+
+class Envelope(_Inner):
+    """The reply's JSON object, in any documented shape: fields may sit at the top, in ``data`` or in ``data.data``."""
+
+    status: Any = None
+    message: Any = None
+    data: Annotated[_Inner | None, WrapValidator(_or_none)] = None
+
+    @classmethod
+    def parse(cls, body: bytes) -> "Envelope | None":
+        """Read a body; ``None`` when it is no JSON object."""
+        try:
+            return cls.model_validate_json(body)
+        except (ValidationError, RecursionError):
+            return None
+
+    @property
+    def is_the_api(self) -> bool:
+        """Whether it is an object with ``status`` or ``message``, as the API's own replies are."""
+        return bool({"status", "message"} & self.model_fields_set)
+
+    def layers(self) -> tuple[_Customer, ...]:
+        """From the innermost to the outermost: the places where a field may be."""
+        inner = self.data
+        customer = inner.data if inner is not None else None
+        return tuple(layer for layer in (customer, inner, self) if layer is not None)
+
+    def facts(self, http_status: int) -> Facts:
+        """What may be kept."""
+        return Facts(
+            http_status=http_status,
+            request_id=_request_id(self._first("request_id")),
+            missing_field=_names(self._first("missing_field")),
+            is_wallet_ready=_flag(self._first("is_wallet_ready")),
+        )
+
+    def named_customer(self) -> str | None:
+        """The customer that the reply is about, if it names one."""
+        named = self._first("customer_id")
+        return None if named is None else str(named)
+
+    def still_active(self) -> bool:
+        """Whether the reply says, in whatever way, that the customer still is active."""
+        return self._first("is_active") not in (None, False)
+
+    def refuses(self) -> bool:
+        """Whether ``status`` or the inner ``success`` is false."""
+        return self.status is False or self._first("success") is False
+
+    def confirms(self) -> bool:
+        """Whether ``status`` is true and the inner ``success``, if given, is true as well."""
+        return self.status is True and self._first("success") in (None, True)
+
+    def inner_status(self) -> Any:
+        """The inner ``status_code``: an integer if it can be read as one, else as it stands; ``None`` when absent."""
+        code = self._first("status_code")
+        if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 3:
+            return int(code)
+        return code
+
+    def _first(self, name: str) -> Any:
+        for layer in self.layers():
+            value = getattr(layer, name, None)
+            if value is not None and value != []:
+                return value
+        return None
+
+
+def _request_id(value: Any) -> str | None:
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        return None
+    return value[:MAX_REQUEST_ID_LENGTH] or None
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """``missing_field`` may be a list, a string, null or absent (SPEC 2); anything else in it is passed over."""
+    listed = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    names = (_printable(name)[:MAX_NAME_LENGTH].strip() for name in listed if isinstance(name, str))
+    return tuple(name for name in names if name)[:MAX_NAMES]
+
+
+def _printable(text: str) -> str:
+    """Without control characters, and without the semicolon that joins names in a report."""
+    return "".join(char for char in text if char.isprintable() and char != ";")
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None

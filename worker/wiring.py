@@ -1,0 +1,126 @@
+"""The one place that builds things from settings, and closes them."""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from worker.domain.customer_ids import Digester
+from worker.domain.errors import SettingsError
+from worker.pacing.pace import Limiter, Pacer
+from worker.pipeline.attempts import RetryPolicy
+from worker.pipeline.delete_shard import Tools
+from worker.pipeline.reconcile import Feeder
+from worker.queue import Publisher, celery_app
+from worker.settings import Settings
+from worker.store import keys
+from worker.store.batches import Batches
+from worker.store.connection import open_redis
+from worker.store.ledger import Ledger
+from worker.store.shards import Presence, Shards
+from worker.upstream.client import Endpoint, open_client
+
+NO_REDIS = (
+    "no Redis is set: set EXPUNGE_REDIS_URL, such as redis://localhost:6379/0; "
+    "only `expunge run` starts a server itself"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The results store, and what feeds the queue from it."""
+
+    redis: Redis
+    batches: Batches
+    shards: Shards
+    ledger: Ledger
+    presence: Presence
+    feeder: Feeder
+    digester: Digester
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker process has for its life."""
+
+    store: Store
+    tools: Tools
+
+
+def redis_url(settings: Settings) -> str:
+    """The results store's address; raises ``SettingsError`` when none is set."""
+    if settings.redis_url is None:
+        raise SettingsError(NO_REDIS)
+    return settings.redis_url.get_secret_value()
+
+
+def broker_url(settings: Settings) -> str:
+    """Celery's broker, by default the results store; kombu has its own word for a Unix socket."""
+    url = settings.broker_url.get_secret_value() if settings.broker_url is not None else redis_url(settings)
+    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """Open the results store; its first command may raise ``RedisError``."""
+    async with open_redis(redis_url(settings)) as redis:
+        digester = Digester(await _digest_key(redis, settings), _scope(settings))
+        ledger = Ledger(redis, digester, settings.ledger_days)
+        batches = Batches(redis, settings.retention_days)
+        shards = Shards(redis, ledger, settings.retention_days)
+        presence = Presence(redis)
+        feeder = Feeder(batches, shards, presence, Publisher(celery_app(broker_url(settings))))
+        yield Store(redis, batches, shards, ledger, presence, feeder, digester)
+
+
+@asynccontextmanager
+async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> AsyncIterator[Worker]:
+    """Open all that a worker process needs; call it in the process and the event loop that will use it."""
+    endpoint = Endpoint(
+        prefix=settings.upstream_prefix,
+        headers={
+            "X-Merchant-Identifier-Id": settings.merchant_id,
+            "X-Type": settings.environment.value,
+            **{name: secret.get_secret_value() for name, secret in settings.upstream_headers.items()},
+        },
+        rule=settings.id_rule,
+        timeout=settings.timeout,
+    )
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings))
+        client = await stack.enter_async_context(open_client(endpoint, settings.concurrency, settings.upstream_ca_file))
+        pacer = Pacer(Limiter(store.redis, _pace_scope(settings), settings.rate_limit))
+        stack.push_async_callback(pacer.close)
+        tools = Tools(
+            batches=store.batches,
+            shards=store.shards,
+            ledger=store.ledger,
+            pacer=pacer,
+            client=client,
+            digester=store.digester,
+            policy=RetryPolicy(settings.max_attempts),
+            concurrency=settings.concurrency,
+            stopping=stopping,
+        )
+        yield Worker(store, tools)
+
+
+def _scope(settings: Settings) -> str:
+    return f"{settings.environment.value}:{settings.merchant_id}"
+
+
+def _pace_scope(settings: Settings) -> str:
+    """Workers share a limit if they call the same address for the same merchant and environment."""
+    address = hashlib.sha256(settings.upstream_prefix.encode()).hexdigest()[:12]
+    return f"{_scope(settings)}:{address}"
+
+
+async def _digest_key(redis: Redis, settings: Settings) -> bytes:
+    if settings.digest_key is not None:
+        return settings.digest_key.get_secret_value().encode()
+    await redis.set(keys.DIGEST_KEY, secrets.token_bytes(32), nx=True)
+    key: bytes | None = await redis.get(keys.DIGEST_KEY)  # type: ignore[assignment]
+    return key or b""
