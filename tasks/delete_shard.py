@@ -1,9 +1,12 @@
 """The one task that workers run: a thin layer that calls the pipeline."""
 
+import asyncio
 import traceback
+from contextlib import suppress
 
 import structlog
 from celery.exceptions import Reject, SoftTimeLimitExceeded
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from tasks import process
@@ -44,9 +47,17 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
 
 
 async def _delete_and_feed(worker: Worker, batch_id: str, shard: int) -> None:
-    ending = await delete_shard(worker.tools, batch_id, shard)
+    """The next messages are sent while this shard is worked on, so that one is there when it ends."""
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_feed(worker, batch_id))
+        ending = await delete_shard(worker.tools, batch_id, shard)
     log.debug("shard ended", batch=batch_id, shard=shard, ending=ending.value)
-    if ending not in (Ending.HELD, Ending.NOT_RUNNING):
+    if ending is Ending.GIVEN_BACK:
+        await _feed(worker, batch_id)
+
+
+async def _feed(worker: Worker, batch_id: str) -> None:
+    with suppress(RedisError, OperationalError):  # the reconciler will
         await worker.store.feeder.feed(batch_id)
 
 

@@ -91,6 +91,7 @@ class _ShardRun:
         self._delays: dict[int, float] = {}
         self._unwritten: list[Written] = []
         self._flush_now = asyncio.Event()
+        self._sending = True
         self._ours = True
         self._running = True
         self._log = log.bind(batch=claim.batch_id, shard=claim.shard)
@@ -100,11 +101,12 @@ class _ShardRun:
             await self._note_earlier_deletions()
             offsets = iter(self._pending())
             async with asyncio.TaskGroup() as group:
-                flusher = group.create_task(self._flush_regularly())
+                group.create_task(self._flush_while_sending())
                 async with asyncio.TaskGroup() as senders:
                     for _ in range(min(self._tools.concurrency, len(self._claim.ids))):
                         senders.create_task(self._send_from(offsets))
-                flusher.cancel()
+                self._sending = False
+                self._flush_now.set()
         except asyncio.CancelledError:
             await asyncio.wait_for(self._flush(), _LAST_FLUSH)
             raise
@@ -185,10 +187,12 @@ class _ShardRun:
             and not self._tools.stopping()
         )
 
-    async def _flush_regularly(self) -> None:
-        while True:
+    async def _flush_while_sending(self) -> None:
+        """Ends by a flag: a cancelled command would cost its connection, and redis-py may swallow the cancellation."""
+        while self._sending:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._flush_now.wait(), FLUSH_EVERY)
+                async with asyncio.timeout(FLUSH_EVERY):
+                    await self._flush_now.wait()
             self._flush_now.clear()
             await self._flush()
 
