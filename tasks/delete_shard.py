@@ -1,7 +1,6 @@
 """The one task that workers run: a thin layer that calls the pipeline."""
 
 import asyncio
-import traceback
 from contextlib import suppress
 
 import structlog
@@ -11,7 +10,7 @@ from redis.exceptions import RedisError
 
 from tasks import process
 from tasks.app import app, settings
-from worker.domain.batches import Environment
+from worker.logs import where
 from worker.pipeline.delete_shard import Ending, delete_shard
 from worker.queue import DELETE_SHARD
 from worker.wiring import Worker
@@ -28,7 +27,7 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
     """
     if process.stopping.is_set():
         raise Reject("stopping", requeue=True)
-    if (Environment(environment), merchant) != (settings.environment, settings.merchant_id):
+    if (environment, merchant) != (settings.environment.value, settings.merchant_id):
         log.error("shard refused: this worker serves another merchant or environment", batch=batch_id, shard=shard)
         return
     here = process.current()
@@ -40,17 +39,16 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
     except SoftTimeLimitExceeded:
         log.error("shard left: it took too long", batch=batch_id, shard=shard)
     except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
-        where = " < ".join(
-            f"{frame.name}:{frame.lineno}" for frame in reversed(traceback.extract_tb(error.__traceback__))
-        )
-        log.error("shard failed", batch=batch_id, shard=shard, error=_names(error), where=where)
+        log.error("shard failed", batch=batch_id, shard=shard, error=where(error))
 
 
 async def _delete_and_feed(worker: Worker, batch_id: str, shard: int) -> None:
     """The next messages are sent while this shard is worked on, so that one is there when it ends."""
-    async with asyncio.TaskGroup() as group:
-        group.create_task(_feed(worker, batch_id))
+    feeding = asyncio.create_task(_feed(worker, batch_id))
+    try:
         ending = await delete_shard(worker.tools, batch_id, shard)
+    finally:
+        await feeding
     log.debug("shard ended", batch=batch_id, shard=shard, ending=ending.value)
     if ending is Ending.GIVEN_BACK:
         await _feed(worker, batch_id)
@@ -59,9 +57,3 @@ async def _delete_and_feed(worker: Worker, batch_id: str, shard: int) -> None:
 async def _feed(worker: Worker, batch_id: str) -> None:
     with suppress(RedisError, OperationalError):  # the reconciler will
         await worker.store.feeder.feed(batch_id)
-
-
-def _names(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return f"{type(error).__name__}({', '.join(map(_names, error.exceptions))})"
-    return type(error).__name__

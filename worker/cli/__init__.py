@@ -9,6 +9,7 @@ from worker import __version__
 from worker.cli import batches, doctor, plan, report, run, simulator, submit, worker
 from worker.cli.output import say
 from worker.domain.errors import ExpungeError
+from worker.logs import where
 
 app = typer.Typer(
     name="expunge",
@@ -51,20 +52,24 @@ def _options(
 
 def main() -> None:
     """Run the command; whatever goes wrong is one line on stderr and an exit code."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
     try:
-        app()
+        return typer.main.get_command(app).main(standalone_mode=False) or 0
     except ExpungeError as error:
         say(f"expunge: {error}")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        return error.exit_code
+    except typer.TyperException as error:  # a command line that cannot be understood
+        message = error.format_message()
+        say(message if "\n" in message else f"expunge: {message} (see expunge --help)")  # a bare `expunge`: its help
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
     except BrokenPipeError:  # the reader of stdout went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return 0
     except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        where = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else "?"
-        say(f"expunge: internal error: {type(error).__name__} at {where}; please report it")
-        sys.exit(1)
+        say(f"expunge: internal error: {where(error)}; please report it")
+        return 1

@@ -1,6 +1,7 @@
 """What commands share: where the results store is, how it is opened, which batch is meant, what guards a submission."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -127,7 +128,7 @@ async def check_upstream(settings: Settings) -> None:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError) as error:
-        why = "it does not answer" if isinstance(error, TimeoutError) else error.strerror or "it cannot be reached"
+        why = "it does not answer" if isinstance(error, TimeoutError) else os.strerror(error.errno or 0)
         raise UnreachableError(
             f"the upstream at {host}:{port} is not there ({why}); check EXPUNGE_UPSTREAM_URL"
         ) from None

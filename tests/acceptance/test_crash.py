@@ -1,0 +1,147 @@
+"""A crash costs time, never a record (SPEC 4, promises 1, 2 and 4): kill -9 and the same ``run`` again."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from tests.acceptance.conftest import Expunge
+from worker.simulator import Entry, Scenario, SimulatorThread
+
+MakeIds = Callable[[int], list[str]]
+IN_FLIGHT = 64
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def processes_below(parent: int) -> list[int]:
+    """PIDs of all descendants, children first."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
+    found, level = [], [parent]
+    while level:
+        level = [pid for pid, above in pairs if above in level]
+        found += level
+    return found
+
+
+def kill_all(process: "subprocess.Popen[str]", *, spare: Sequence[int] = ()) -> None:
+    for pid in [process.pid, *processes_below(process.pid)]:
+        if pid not in spare:
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+def outcomes(path: Path) -> list[tuple[str, str]]:
+    with path.open(newline="") as file:
+        return [(row["customer_id"], row["expunge_outcome"]) for row in csv.DictReader(file)]
+
+
+def assert_accounted(ids: list[str], report: list[tuple[str, str]], log: Sequence[Entry], kills_of: int) -> None:
+    """Every row once and in order, nobody else deleted, repeats within what was in flight at each kill."""
+    assert [customer_id for customer_id, _ in report] == ids
+    assert {outcome for _, outcome in report} <= {"deleted", "absent"}
+    assert {entry.id for entry in log if entry.executed} == set(ids)
+    repeated = sum(count - 1 for count in Counter(entry.id for entry in log).values())
+    assert repeated <= kills_of * IN_FLIGHT + kills_of * 128  # in flight, and answered but not yet written
+
+
+@pytest.mark.parametrize("also_server", [False, True], ids=["server survives", "server killed too"])
+def test_killed_whole_and_run_again_goes_on_where_it_stopped(
+    expunge: Expunge, make_ids: MakeIds, also_server: bool
+) -> None:
+    ids = make_ids(1500)
+    with SimulatorThread(Scenario(latency="20ms")) as upstream:
+        expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_RATE_LIMIT": "300/s"}
+        arguments = ("run", expunge.csv(ids), "--workers", "1")
+        process = expunge.start(*arguments)
+        wait_for(lambda: len(upstream.log) > 500)
+        server = embedded_pid(expunge)
+        kill_all(process, spare=[] if also_server else [server])
+        assert also_server or embedded_pid(expunge) == server
+        answered = {entry.id for entry in upstream.log}
+        ended = expunge(*arguments, "--json")
+        assert ended.returncode == 0, ended.stderr
+        assert "going on after" in ended.stderr
+        report = outcomes(expunge.folder / "customers.report.csv")
+        assert_accounted(ids, report, upstream.log, kills_of=1)
+    assert len(answered) < len(ids)
+    absent = json.loads(ended.stdout)["reasons"].keys() & {"not_found", "after_unanswered_attempt"}
+    assert not absent, "a 404 after a crash is after_interrupted_attempt"
+
+
+def embedded_pid(expunge: Expunge) -> int:
+    socket = (expunge.folder / ".expunge" / "redis" / "socket").read_text()
+    with Redis(unix_socket_path=socket) as redis:
+        return int(redis.info("server")["process_id"])
+
+
+def test_a_killed_worker_is_replaced_while_run_goes_on(expunge: Expunge, make_ids: MakeIds) -> None:
+    ids = make_ids(1000)
+    with SimulatorThread(Scenario(latency="20ms")) as upstream:
+        expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_RATE_LIMIT": "300/s"}
+        process = expunge.start("run", expunge.csv(ids), "--workers", "2", "--json")
+        wait_for(lambda: len(upstream.log) > 200)
+        server = embedded_pid(expunge)
+        for pid in processes_below(process.pid):
+            if pid != server:
+                os.kill(pid, signal.SIGKILL)
+        out, err = process.communicate(timeout=110)
+        assert process.returncode == 0, err
+        assert_accounted(ids, outcomes(expunge.folder / "customers.report.csv"), upstream.log, kills_of=2)
+    assert json.loads(out)["tally"]["pending"] == 0
+
+
+def test_messages_that_are_lost_are_sent_again(expunge: Expunge, make_ids: MakeIds, redis_server: str) -> None:
+    """The queue and the unacknowledged set deleted by hand: the batch in Redis is the record."""
+    ids = make_ids(1200)
+    with SimulatorThread(Scenario(latency="20ms")) as upstream:
+        expunge.environment |= {
+            "EXPUNGE_UPSTREAM_URL": upstream.url,
+            "EXPUNGE_REDIS_URL": redis_server,
+            "EXPUNGE_RATE_LIMIT": "200/s",
+        }
+        batch = expunge("submit", expunge.csv(ids)).stdout.strip()
+        worker = expunge.start("worker")
+        try:
+            wait_for(lambda: len(upstream.log) > 100)
+            with Redis.from_url(redis_server) as redis:
+                names = [f"expunge:celery:{name}" for name in ("expunge.bulk", "unacked", "unacked_index")]
+                assert redis.delete(*names) > 0
+            watched = expunge("watch", batch, "--json")
+            assert watched.returncode == 0, watched.stderr
+        finally:
+            worker.terminate()
+            worker.communicate(timeout=30)
+        expunge("report", batch, "--out", "report.csv")
+        assert_accounted(ids, outcomes(expunge.folder / "report.csv"), upstream.log, kills_of=0)
+
+
+def test_ctrl_c_drains_and_says_how_to_go_on(expunge: Expunge, make_ids: MakeIds) -> None:
+    ids = make_ids(1000)
+    with SimulatorThread(Scenario(latency="20ms")) as upstream:
+        expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_RATE_LIMIT": "200/s"}
+        process = expunge.start("run", expunge.csv(ids))
+        wait_for(lambda: len(upstream.log) > 200)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130, err
+        assert "To go on: expunge run customers.csv" in err
+        sent = len(upstream.log)
+        ended = expunge("run", "customers.csv", EXPUNGE_RATE_LIMIT="2000/s")
+        assert ended.returncode == 0, ended.stderr
+        assert len(upstream.log) == len(ids), "after a soft stop nothing is asked twice"
+        assert sent < len(ids)

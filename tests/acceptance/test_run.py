@@ -1,0 +1,155 @@
+"""``expunge run``, from a CSV to its reconciliation CSV, with real workers and a real upstream."""
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.acceptance.conftest import Expunge
+from worker.domain.outcomes import Outcome
+from worker.reports.columns import COLUMNS
+from worker.simulator import Rule, Scenario, SimulatorThread
+
+MakeIds = Callable[[int], list[str]]
+
+MIXED = Scenario(
+    rules=[
+        Rule(fault="absent", ids="absent_*"),
+        Rule(fault="rejected", ids="rejected_*"),
+        Rule(fault="rejected", ids="missing_*", missing_field=["tax_id", "dob"], shape="example"),
+        Rule(fault="server_error", ids="failing_*"),
+        Rule(fault="still_active", ids="active_*"),
+        Rule(fault="accepted", ids="accepted_*"),
+        Rule(fault="unreadable", ids="garbled_*", times=1, executed=True),
+        Rule(fault="reset_after", ids="reset_*", times=1),
+        Rule(fault="server_error", ids="flaky_*", times=1),
+        Rule(fault="deleted_with_missing_field", ids="incomplete_*", missing_field=["tax_id"]),
+    ]
+)
+EXPECTED = {
+    "absent_1": ("absent", "not_found"),
+    "rejected_1": ("rejected", "bad_request"),
+    "missing_1": ("rejected", "missing_field"),
+    "failing_1": ("failed", "server_error"),
+    "active_1": ("unknown", "still_active"),
+    "accepted_1": ("unknown", "accepted_not_confirmed"),
+    "garbled_1": ("absent", "after_unanswered_attempt"),
+    "reset_1": ("absent", "after_unanswered_attempt"),
+    "flaky_1": ("deleted", "confirmed"),
+    "incomplete_1": ("deleted", "confirmed"),
+    "../x": ("skipped", "invalid_id"),
+}
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_row_is_in_the_report_once_in_order_and_as_the_upstream_saw_it(
+    expunge: Expunge, make_ids: MakeIds
+) -> None:
+    """SPEC 4, promises 1 and 3."""
+    ordinary = make_ids(600)
+    ids = [*ordinary[:300], *EXPECTED, ordinary[0], *ordinary[300:]]
+    with SimulatorThread(MIXED) as upstream:
+        ended = expunge("run", expunge.csv(ids), "--json", EXPUNGE_UPSTREAM_URL=upstream.url)
+        executed = {entry.id for entry in upstream.log if entry.executed}
+        asked = Counter(entry.id for entry in upstream.log)
+    assert ended.returncode == 3, ended.stderr
+
+    result, report = json.loads(ended.stdout), read(expunge.folder / "customers.report.csv")
+    assert [row["customer_id"] for row in report] == ids
+    assert [int(row["expunge_row"]) for row in report] == list(range(1, len(ids) + 1))
+    by_id = {row["customer_id"]: row for row in reversed(report)}
+    assert {i: (by_id[i]["expunge_outcome"], by_id[i]["expunge_reason"]) for i in EXPECTED} == EXPECTED
+    assert by_id["missing_1"]["expunge_missing_field"] == "tax_id;dob"
+    assert by_id["incomplete_1"]["expunge_missing_field"] == "tax_id"
+    assert by_id["failing_1"]["expunge_attempts"] == "5" == str(asked["failing_1"])
+
+    duplicate = report[300 + len(EXPECTED)]
+    assert (duplicate["expunge_reason"], duplicate["expunge_first_row"]) == ("duplicate", "1")
+
+    deleted = {row["customer_id"] for row in report if row["expunge_outcome"] == "deleted"}
+    assert deleted <= executed
+    assert set(asked) <= set(ids) - {"../x"}
+    assert all(asked[customer_id] == 1 for customer_id in ordinary)
+
+    counted = Counter(row["expunge_outcome"] for row in report)
+    assert result["tally"] == {outcome.value: counted[outcome.value] for outcome in Outcome}
+    assert sum(result["tally"].values()) == len(ids)
+
+    manifest = json.loads((expunge.folder / "customers.report.csv.manifest.json").read_text())
+    content = (expunge.folder / "customers.report.csv").read_bytes()
+    assert manifest["report"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert manifest["input"]["sha256"] == hashlib.sha256((expunge.folder / "customers.csv").read_bytes()).hexdigest()
+
+
+def test_a_report_fed_to_run_again_takes_only_what_is_not_gone(expunge: Expunge, make_ids: MakeIds) -> None:
+    ids = [*make_ids(30), "failing_1", "failing_2"]
+    with SimulatorThread(MIXED) as upstream:
+        expunge.environment["EXPUNGE_UPSTREAM_URL"] = upstream.url
+        expunge.environment["EXPUNGE_MAX_ATTEMPTS"] = "2"
+        assert expunge("run", expunge.csv(ids)).returncode == 3
+        upstream.use(Scenario())
+        before = len(upstream.log)
+        ended = expunge("run", "customers.report.csv", "--out", "second.csv")
+        assert ended.returncode == 0, ended.stderr
+        assert [entry.id for entry in upstream.log[before:]] == ["failing_1", "failing_2"]
+    second = read(expunge.folder / "second.csv")
+    assert list(second[0]) == ["customer_id", *COLUMNS]
+    assert [row["expunge_outcome"] for row in second] == ["deleted", "deleted"]
+
+
+def test_the_same_file_is_done_once_unless_asked_again(expunge: Expunge, make_ids: MakeIds) -> None:
+    with SimulatorThread(Scenario()) as upstream:
+        expunge.environment["EXPUNGE_UPSTREAM_URL"] = upstream.url
+        name = expunge.csv(make_ids(20))
+        first = expunge("run", name, "--json")
+        assert first.returncode == 0, first.stderr
+        second = expunge("run", name)
+        assert second.returncode == 4
+        assert json.loads(first.stdout)["batch"] in second.stderr
+        again = expunge("run", name, "--again", "--json")
+        assert again.returncode == 0, again.stderr
+        assert json.loads(again.stdout)["reasons"] == {"deleted_earlier": 20}
+        assert len(upstream.log) == 20
+
+
+def test_status_batches_and_report_tell_the_same_after_the_run(expunge: Expunge, make_ids: MakeIds) -> None:
+    ids = [*make_ids(20), "missing_1"]
+    with SimulatorThread(MIXED) as upstream:
+        run = json.loads(expunge("run", expunge.csv(ids), "--json", EXPUNGE_UPSTREAM_URL=upstream.url).stdout)
+    status = json.loads(expunge("status", run["batch"], "--json").stdout)
+    listed = json.loads(expunge("batches", "--json").stdout)["batches"]
+    assert status["tally"] == run["tally"] == listed[0]["tally"]
+    only = expunge("report", run["batch"], "--only", "rejected", "--format", "jsonl")
+    (line,) = map(json.loads, only.stdout.splitlines())
+    assert (line["customer_id"], line["expunge_missing_field"]) == ("missing_1", ["tax_id", "dob"])
+
+
+def test_a_rehearsal_can_be_repeated_and_leaves_the_real_store_alone(expunge: Expunge, make_ids: MakeIds) -> None:
+    name = expunge.csv(make_ids(10))
+    for _ in range(2):
+        ended = expunge("run", name, "--simulate", "--scenario", "clean", "--json")
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["reasons"] == {"confirmed": 10}
+    assert expunge("batches").returncode == 2
+    assert not (expunge.folder / ".expunge" / "redis").exists()
+
+
+def test_refused_credentials_pause_the_batch_and_the_same_run_goes_on(expunge: Expunge, make_ids: MakeIds) -> None:
+    refusing = Scenario(rules=[Rule(fault="unauthorized")])
+    with SimulatorThread(refusing) as upstream:
+        expunge.environment["EXPUNGE_UPSTREAM_URL"] = upstream.url
+        name = expunge.csv(make_ids(300))
+        paused = expunge("run", name, "--json")
+        assert paused.returncode == 4, paused.stderr
+        assert json.loads(paused.stdout)["state_reason"] == "credentials_refused"
+        assert json.loads(paused.stdout)["tally"]["pending"] == 300
+        upstream.use(Scenario())
+        ended = expunge("run", name, "--json")
+        assert ended.returncode == 0, ended.stderr
+    assert {row["expunge_attempts"] for row in read(expunge.folder / "customers.report.csv")} == {"1"}
