@@ -3,6 +3,7 @@
 Built once in the entry points and handed down as plain values.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from ipaddress import ip_address
@@ -34,6 +35,7 @@ from worker.domain.rates import Rate
 PREFIX = "EXPUNGE_"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_HEADERS_FORM = "must be headers written as 'Name: value', several joined by ';', or as one JSON object"
 _OWN_HEADERS = {"x-merchant-identifier-id", "x-type", "idempotency-key", "host", "content-length", "transfer-encoding"}
 
 
@@ -70,19 +72,27 @@ def _redis_url(secret: SecretStr) -> SecretStr:
 
 
 def _headers(value: Any) -> Any:
-    """``Name: value`` pairs, one a line or joined by ``;``."""
+    """``Name: value`` pairs, one a line or joined by ``;``; or one JSON object."""
     if not isinstance(value, str):
         return value
-    headers: dict[str, str] = {}
-    for part in re.split(r"[\n;]", value):
-        if part.strip():
-            name, colon, content = part.partition(":")
-            if not colon or not _HEADER_NAME.fullmatch(name.strip()) or not content.strip().isprintable():
-                raise ValueError("must be headers written as 'Name: value', several joined by ';'")
-            if name.strip().lower() in _OWN_HEADERS:
-                raise ValueError(f"must not set {name.strip()}, which Expunge sets itself")
-            headers[name.strip()] = content.strip()
-    return {name: SecretStr(content) for name, content in headers.items()}
+    headers: dict[str, SecretStr] = {}
+    for name, content in _header_pairs(value):
+        if not _HEADER_NAME.fullmatch(name) or not content or not content.isascii() or not content.isprintable():
+            raise ValueError(_HEADERS_FORM)
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"must not set {name}, which Expunge sets itself")
+        headers[name] = SecretStr(content)
+    return headers
+
+
+def _header_pairs(text: str) -> list[tuple[str, str]]:
+    if text.lstrip().startswith("{"):
+        try:
+            return [(str(name), str(content)) for name, content in json.loads(text).items()]
+        except ValueError:
+            raise ValueError(_HEADERS_FORM) from None
+    parts = [part.partition(":") for part in re.split(r"[\n;]", text) if part.strip()]
+    return [(name.strip(), content.strip()) for name, _, content in parts]
 
 
 class Settings(BaseSettings):

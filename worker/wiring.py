@@ -81,11 +81,7 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
     """Open all that a worker process needs; call it in the process and the event loop that will use it."""
     endpoint = Endpoint(
         prefix=settings.upstream_prefix,
-        headers={
-            "X-Merchant-Identifier-Id": settings.merchant_id,
-            "X-Type": settings.environment.value,
-            **{name: secret.get_secret_value() for name, secret in settings.upstream_headers.items()},
-        },
+        headers=_headers(settings),
         rule=settings.id_rule,
         timeout=settings.timeout,
     )
@@ -106,6 +102,14 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
             stopping=stopping,
         )
         yield Worker(store, tools)
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    headers = {name: secret.get_secret_value() for name, secret in settings.upstream_headers.items()}
+    headers["X-Type"] = settings.environment.value
+    if settings.merchant_id:  # behind its gateway the API takes the merchant from X-token
+        headers["X-Merchant-Identifier-Id"] = settings.merchant_id
+    return headers
 
 
 def _scope(settings: Settings) -> str:

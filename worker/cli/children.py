@@ -1,5 +1,6 @@
 """The workers that ``expunge run`` starts: kept alive while it runs, and gone when it is gone, however it went."""
 
+import json
 import os
 import subprocess
 import time
@@ -81,7 +82,9 @@ def _as_environment(settings: Settings) -> Mapping[str, str]:
         "broker_url": settings.broker_url.get_secret_value() if settings.broker_url else "",
         "upstream_url": settings.upstream_url or "",
         "upstream_path": settings.upstream_path,
-        "upstream_headers": "\n".join(f"{k}: {v.get_secret_value()}" for k, v in settings.upstream_headers.items()),
+        "upstream_headers": json.dumps(
+            {name: value.get_secret_value() for name, value in settings.upstream_headers.items()}
+        ),
         "merchant_id": settings.merchant_id,
         "environment": settings.environment.value,
         "rate_limit": str(settings.rate_limit),

@@ -171,6 +171,8 @@ class _ShardRun:
 
     async def _pause(self, reason: StateReason, customer_id: str) -> None:
         """Stop the batch for everybody. Should Redis be away, this run stops, and the next one meets the same reply."""
+        if not self._running:
+            return
         self._running = False
         self._log.warning("batch paused", reason=reason.value, customer=self._tools.digester.log(customer_id))
         with suppress(RedisError):

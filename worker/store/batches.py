@@ -1,6 +1,7 @@
 """Batches in Redis: taken in whole or not at all, read back, moved from state to state."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -149,8 +150,9 @@ class Batches:
         """
         if to not in TRANSITIONS[source]:
             raise ValueError(f"there is no transition from {source} to {to}")
+        of = partial(keys.of_batch, batch_id)
         moved, state, _ = await self._transition(
-            keys=[keys.of_batch(batch_id, "meta"), keys.of_batch(batch_id, "tally"), keys.ACTIVE],
+            keys=[of("meta"), of("tally"), keys.ACTIVE, of("shards"), of("holders")],
             args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
