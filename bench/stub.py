@@ -1,13 +1,17 @@
 """The fastest honest upstream: answers every DELETE with the documented reply, after a given latency.
 
-``python -m bench.stub [--latency 0.05]`` prints its URL and serves until it is terminated.
+``python -m bench.stub [--latency 0.05]`` prints its URL and serves until it is terminated. ``GET /stats`` there tells
+how many DELETEs came and when the first and the last did, ``GET /arrivals`` when each did: seconds by one clock.
 """
 
 import argparse
 import asyncio
 import functools
+import time
+from array import array
 from typing import cast
 
+import orjson
 import uvloop
 
 _BODY = (
@@ -21,8 +25,9 @@ _BODY = (
 class Stub(asyncio.Protocol):
     """One connection: requests without a body, one after the other."""
 
-    def __init__(self, latency: float) -> None:
+    def __init__(self, latency: float, arrivals: "array[float]") -> None:
         self._latency = latency
+        self._arrivals = arrivals
         self._transport: asyncio.WriteTransport | None = None
         self._rest = b""
 
@@ -32,11 +37,12 @@ class Stub(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         *requests, self._rest = (self._rest + data).split(b"\r\n\r\n")
         for request in requests:
-            customer_id = request.split(b" ", 2)[1].rpartition(b"/")[2]
-            body = _BODY % customer_id
-            reply = (
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-            )
+            method, path, _ = request.split(b" ", 2)
+            if method == b"GET":
+                self._answer(_reply(_tell(path, self._arrivals)))
+                continue
+            self._arrivals.append(time.monotonic())
+            reply = _reply(_BODY % path.rpartition(b"/")[2])
             if self._latency:
                 asyncio.get_running_loop().call_later(self._latency, self._answer, reply)
             else:
@@ -47,8 +53,20 @@ class Stub(asyncio.Protocol):
             self._transport.write(reply)
 
 
+def _reply(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def _tell(path: bytes, arrivals: "array[float]") -> bytes:
+    if path == b"/arrivals":
+        return orjson.dumps(list(arrivals))
+    first, last = (arrivals[0], arrivals[-1]) if arrivals else (0.0, 0.0)
+    return orjson.dumps({"requests": len(arrivals), "first": first, "last": last})
+
+
 async def _serve(latency: float) -> None:
-    server = await asyncio.get_running_loop().create_server(functools.partial(Stub, latency), "127.0.0.1", 0)
+    factory = functools.partial(Stub, latency, array("d"))
+    server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     async with server:
         await server.serve_forever()

@@ -34,11 +34,11 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
     worker = here.worker()
     try:
         here.run(_delete_and_feed(worker, batch_id, shard))
-    except RedisError as error:
-        log.warning("shard left: Redis away", batch=batch_id, shard=shard, error=type(error).__name__)
-    except SoftTimeLimitExceeded:
+    except* RedisError:
+        log.warning("shard left: Redis is away", batch=batch_id, shard=shard)
+    except* SoftTimeLimitExceeded:
         log.error("shard left: it took too long", batch=batch_id, shard=shard)
-    except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
+    except* Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
         log.error("shard failed", batch=batch_id, shard=shard, error=where(error))
 
 

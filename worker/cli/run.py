@@ -57,6 +57,8 @@ def run(
     if not simulate:
         _ = settings.upstream_prefix  # refuses at once when no upstream is set
     report_path = out or default_report(file)
+    if json and report_path == "-":
+        raise UsageError("--json and --out - both write to stdout; name a file for the report")
     with ExitStack() as stack:
         csv_file = stack.enter_context(session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows))
         inspection = csv_file.inspect()

@@ -33,8 +33,15 @@ async def accept(batches: Batches, file: CsvFile, description: Description, *, a
     ``again`` takes a file that was taken before. Raises ``RefusedError`` when the reference names a batch of other
     content, ``InputError`` when the file changed since it was inspected; in either case nothing of it was stored.
     """
-    if not again and (known := await batches.of_file(description.sha256, description.target)) is not None:
-        return Accepted(known, "file")
+    known = await batches.known(description)
+    if known is None or (known.known_by == "file" and again):
+        known = await _store(batches, file, description, again=again)
+    if known.known_by == "reference":
+        await _refuse_other_content(batches, known.batch_id, description)
+    return known
+
+
+async def _store(batches: Batches, file: CsvFile, description: Description, *, again: bool) -> Accepted:
     batch_id = make_batch_id(time.time(), secrets.randbits(32))
     loading = batches.load(batch_id)
     try:
@@ -43,10 +50,7 @@ async def accept(batches: Batches, file: CsvFile, description: Description, *, a
     except BaseException:
         await loading.discard()
         raise
-    accepted = await loading.commit(description, again=again)
-    if accepted.known_by == "reference":
-        await _refuse_other_content(batches, accepted.batch_id, description)
-    return accepted
+    return await loading.commit(description, again=again)
 
 
 async def _refuse_other_content(batches: Batches, batch_id: str, description: Description) -> None:

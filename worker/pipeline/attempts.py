@@ -25,6 +25,8 @@ class Later:
 
     delay: float
     """Seconds before it makes sense to go on."""
+    alone: bool = False
+    """Whether only this record waits, not everybody."""
 
 
 Attempt: TypeAlias = Callable[[], Awaitable[Verdict | Later]]
@@ -59,7 +61,7 @@ class RetryPolicy:
         if isinstance(last, Retry):
             if tries.history.attempts >= self.max_attempts:
                 return exhausted(last, tries.history), tries.history
-            return Later(tries.upcoming), tries.history
+            return Later(tries.upcoming, alone=True), tries.history
         return self._ended(last, tries.history)
 
     def _ended(

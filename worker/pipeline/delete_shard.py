@@ -1,12 +1,13 @@
-"""Works on one shard: pace, send, judge, record, with many records in flight (docs/architecture.md).
+"""Works on shards: pace, send, judge, record, with many records in flight (docs/architecture.md).
 
-A record is sent only while the shard is ours, the batch runs, nobody asked us to stop, and there is time left; what is
+A record is sent only while its shard is ours, the batch runs, nobody asked us to stop, and there is time left; what is
 pending in the end is given back with what it tried so far.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,10 +32,11 @@ from worker.upstream.client import Client, UnsafeIdError
 from worker.upstream.verdict import Refused, Retry, Verdict, judge
 
 BUDGET = 20.0
-"""Seconds for one shard; what is not done by then is handed back."""
+"""Seconds for one message; what is not done by then is handed back."""
 FLUSH_EVERY = 0.25
 """Seconds between two writes of outcomes: also how soon a pause is noticed and a lease renewed."""
 FLUSH_SIZE = 128
+_WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
 _OUTAGE_PAUSE = 0.5
 _LAST_FLUSH = 5.0  # seconds that a cancelled run may take for it
 
@@ -70,25 +72,63 @@ class Tools:
 
 
 async def delete_shard(tools: Tools, batch_id: str, shard: int) -> Ending:
-    """Claim the shard and send its pending records; returns how it ended. Cancelling it stops all of it."""
+    """Claim the shard and send its pending records; then do the same with what is due next of the batch.
+
+    The next shard begins when the last records of one are in flight, so that none of the process's time is lost
+    between two; that goes on for ``BUDGET`` seconds, or until another batch waits. Returns ``GIVEN_BACK`` if any shard
+    was, else how the first ended. Cancelling it stops all of it. Raises ``RedisError`` when the store cannot be asked.
+    """
+    until = asyncio.get_running_loop().time() + BUDGET
+    slots = asyncio.Semaphore(tools.concurrency)
     claim = await tools.shards.claim(batch_id, shard, uuid4().hex)
     if isinstance(claim, NotClaimed):
         return Ending(claim.value)
-    return await _ShardRun(tools, claim).run()
+    run: _ShardRun | None = await _begin(tools, claim, slots, until)
+    runs: list[asyncio.Task[Ending]] = []
+    async with asyncio.TaskGroup() as group:
+        while run is not None:
+            runs.append(group.create_task(run.run()))
+            await run.nearly_sent.wait()
+            run = await _next(tools, batch_id, slots, until) if run.may_send(_WORTH_A_CLAIM) else None
+    endings = [task.result() for task in runs]
+    return Ending.GIVEN_BACK if Ending.GIVEN_BACK in endings else endings[0]
+
+
+async def _next(tools: Tools, batch_id: str, slots: asyncio.Semaphore, until: float) -> "_ShardRun | None":
+    with suppress(RedisError):  # the shard is due again later
+        if (shard := await tools.shards.next_due(batch_id)) is not None:
+            claim = await tools.shards.claim(batch_id, shard, uuid4().hex)
+            if not isinstance(claim, NotClaimed):
+                return await _begin(tools, claim, slots, until)
+    return None
+
+
+async def _begin(tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: float) -> "_ShardRun":
+    """A run of a claimed shard that knows what the ledger knows: that needs no call (SPEC 3, ``deleted_earlier``)."""
+    run = _ShardRun(tools, claim, slots, until)
+    offsets = run.pending()
+    known = await tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
+    for position, deletion in known.items():
+        when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        run.settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
+    return run
 
 
 class _ShardRun:
     """One holder's work on one shard."""
 
-    def __init__(self, tools: Tools, claim: Claim) -> None:
+    def __init__(self, tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: float) -> None:
         self._tools = tools
         self._claim = claim
+        self._slots = slots
         self._now = asyncio.get_running_loop().time
-        self._deadline = self._now() + BUDGET
+        self._deadline = until
+        self.nearly_sent = asyncio.Event()
+        """Set when no more records are left to begin than may be in flight."""
         self._leased_until = self._now() + LEASE
         self._settled = set(claim.finished)
         self._histories = dict(claim.histories)
-        self._delays: dict[int, float] = {}
+        self._waits: dict[int, Later] = {}
         self._unwritten: list[Written] = []
         self._flush_now = asyncio.Event()
         self._sending = True
@@ -98,36 +138,30 @@ class _ShardRun:
 
     async def run(self) -> Ending:
         try:
-            await self._note_earlier_deletions()
-            offsets = iter(self._pending())
+            offsets = deque(self.pending())
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._flush_while_sending())
                 async with asyncio.TaskGroup() as senders:
-                    for _ in range(min(self._tools.concurrency, len(self._claim.ids))):
+                    for _ in range(min(self._tools.concurrency, len(offsets))):
                         senders.create_task(self._send_from(offsets))
                 self._sending = False
                 self._flush_now.set()
         except asyncio.CancelledError:
             await asyncio.wait_for(self._flush(), _LAST_FLUSH)
             raise
+        finally:
+            self.nearly_sent.set()
         await self._flush()
         return await self._end()
 
-    async def _note_earlier_deletions(self) -> None:
-        """What the ledger knows needs no call (SPEC 3, ``deleted_earlier``)."""
-        offsets, ids = self._pending(), self._claim.ids
-        known = await self._tools.ledger.lookup([ids[offset] for offset in offsets], time.time())
-        for position, deletion in known.items():
-            when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            self._settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
-
-    def _pending(self) -> list[int]:
+    def pending(self) -> list[int]:
         return [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
 
-    async def _send_from(self, offsets: Iterator[int]) -> None:
-        for offset in offsets:
-            if not self._may_send():
-                return
+    async def _send_from(self, offsets: deque[int]) -> None:
+        while offsets and self.may_send():
+            offset = offsets.popleft()
+            if len(offsets) < self._tools.concurrency:
+                self.nearly_sent.set()
             await self._delete(offset)
 
     async def _delete(self, offset: int) -> None:
@@ -144,26 +178,28 @@ class _ShardRun:
             ended = Result(Reason.INVALID_ID)
         match ended:
             case Result():
-                self._settle(offset, ended)
+                self.settle(offset, ended)
                 if ended.reason is Reason.REPLY_FOR_ANOTHER_CUSTOMER:
                     await self._pause(StateReason.REPLY_FOR_ANOTHER_CUSTOMER, customer_id)
             case Refused(pauses=reason):
                 await self._pause(reason, customer_id)
-            case Later(delay=delay):
-                self._delays[offset] = delay
+            case Later():
+                self._waits[offset] = ended
             case _:
                 assert_never(ended)
 
     async def _attempt(self, customer_id: str, key: str) -> Verdict | Later:
-        wait = await self._tools.pacer.permit(self._may_send)
-        if wait is not None or not self._may_send():
-            return Later(wait or 0.0)
-        verdict = judge(await self._tools.client.delete(customer_id, key), customer_id, time.time())
+        async with self._slots:
+            wait = await self._tools.pacer.permit(self.may_send)
+            if wait is not None or not self.may_send():
+                return Later(wait or 0.0)
+            reply = await self._tools.client.delete(customer_id, key)
+        verdict = judge(reply, customer_id, time.time())
         if isinstance(verdict, Retry) and verdict.throttled:
             await self._tools.pacer.throttle(verdict.retry_after)
         return verdict
 
-    def _settle(self, offset: int, result: Result) -> None:
+    def settle(self, offset: int, result: Result) -> None:
         self._settled.add(offset)
         self._unwritten.append(Written(offset, self._claim.ids[offset], result))
         if len(self._unwritten) >= FLUSH_SIZE:
@@ -178,7 +214,7 @@ class _ShardRun:
         with suppress(RedisError):
             await self._tools.batches.move(self._claim.batch_id, BatchState.RUNNING, BatchState.PAUSED, reason)
 
-    def _may_send(self, wait: float = 0.0) -> bool:
+    def may_send(self, wait: float = 0.0) -> bool:
         """Whether a record may be sent ``wait`` seconds from now, as far as is known."""
         at = self._now() + wait
         return (
@@ -204,7 +240,7 @@ class _ShardRun:
         An outage of Redis is waited for: nothing is sent meanwhile, nothing lost. With its last outcome the shard has
         ended in the store, and there is no lease to renew.
         """
-        while self._ours and (self._unwritten or self._pending()):
+        while self._ours and (self._unwritten or self.pending()):
             written, asked_at = self._unwritten[:], self._now()
             try:
                 recorded = await self._tools.shards.record(self._claim, written, time.time())
@@ -222,11 +258,12 @@ class _ShardRun:
         if not self._ours:
             self._log.warning("shard lost to another worker")
             return Ending.LOST
-        pending = self._pending()
+        pending = self.pending()
         if not pending:
             return Ending.FINISHED
         histories = {offset: self._histories[offset] for offset in pending if offset in self._histories}
-        delay = min(self._delays.get(offset, 0.0) for offset in pending)
+        waits = [self._waits.get(offset, Later(0.0)) for offset in pending]
+        delay, alone = min(wait.delay for wait in waits), all(wait.alone for wait in waits)
         with suppress(RedisError):  # else the lease ends by itself
-            await self._tools.shards.release(self._claim, histories, delay)
+            await self._tools.shards.release(self._claim, histories, delay, alone=alone)
         return Ending.GIVEN_BACK

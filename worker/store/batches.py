@@ -8,6 +8,7 @@ import orjson
 from redis.asyncio import Redis
 
 from worker.domain.batches import TRANSITIONS, Batch, BatchState, Description, Environment, StateReason, Tally, Target
+from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
 from worker.domain.records import Result
 from worker.store import keys, scripts
@@ -70,27 +71,33 @@ class Loading:
     async def commit(self, description: Description, *, again: bool) -> Accepted:
         """Make the batch count, in one atomic step, unless its file or its reference is known already.
 
-        ``again`` accepts a file that was accepted before; a reference names one batch for ever.
+        ``again`` accepts a file that was accepted before; a reference names one batch for ever. Raises ``StoreError``
+        if what was loaded has expired meanwhile.
         """
-        target = description.target
-        file_key = keys.of_file(description.sha256, target.environment, target.merchant)
-        reference_key = (
-            keys.of_reference(description.reference, target.environment, target.merchant)
-            if description.reference
-            else ""
-        )
+        shared = [_file_key(description), keys.BATCHES, keys.ACTIVE]
+        if reference := _reference_key(description):
+            shared.append(reference)
         tally = {"pending": self._pending} | {reason.text: count for reason, count in self._reasons.items()}
-        args: list[str | int | bytes] = [self._id, self._key(""), self._retention, int(again), len(tally)]
+        args: list[str | int | bytes] = [
+            self._id,
+            self._key(""),
+            self._retention,
+            int(again),
+            description.shards,
+            len(tally),
+        ]
         for name, count in tally.items():
             args += [name, count]
         args += [len(self._shards_with_outcomes), *self._shards_with_outcomes]
         for field, value in _to_meta(description).items():
             args += [field, value]
         own = [self._key(part) for part in ("meta", "tally", "shards", "ids")]
-        answer, detail = await self._commit(keys=[*own, file_key, reference_key, keys.BATCHES, keys.ACTIVE], args=args)
+        answer, detail = await self._commit(keys=[*own, *shared], args=args)
         if answer == b"ok":
             return Accepted(self._id)
         await self.discard()
+        if answer == b"lost":
+            raise StoreError("the submission took too long, and what was stored of it has expired; submit it again")
         return Accepted(detail.decode(), answer.decode())
 
     async def discard(self) -> None:
@@ -132,14 +139,17 @@ class Batches:
         return [batch for _, batch in found if batch is not None]
 
     async def active(self) -> list[str]:
-        """IDs of the batches that have not ended."""
+        """IDs of the batches that run."""
         members: set[bytes] = await self._redis.smembers(keys.ACTIVE)  # type: ignore[assignment]
         return sorted(raw.decode() for raw in members)
 
-    async def of_file(self, sha256: str, target: Target) -> str | None:
-        """The batch that was last made of a file, for a target."""
-        raw: bytes | None = await self._redis.get(keys.of_file(sha256, target.environment, target.merchant))  # type: ignore[assignment]
-        return raw.decode() if raw else None
+    async def known(self, description: Description) -> Accepted | None:
+        """The batch that the reference names, or else the one last made of the same file for the same target."""
+        for known_by, key in (("reference", _reference_key(description)), ("file", _file_key(description))):
+            raw: bytes | None = await self._redis.get(key) if key else None  # type: ignore[assignment]
+            if raw:
+                return Accepted(raw.decode(), known_by)
+        return None
 
     async def move(
         self, batch_id: str, source: BatchState, to: BatchState, reason: StateReason | None = None
@@ -151,8 +161,8 @@ class Batches:
         if to not in TRANSITIONS[source]:
             raise ValueError(f"there is no transition from {source} to {to}")
         of = partial(keys.of_batch, batch_id)
-        moved, state, _ = await self._transition(
-            keys=[of("meta"), of("tally"), keys.ACTIVE, of("shards"), of("holders")],
+        moved, state = await self._transition(
+            keys=[of("meta"), of("tally"), keys.ACTIVE, of("shards"), of("holders"), of("parked")],
             args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
@@ -180,6 +190,16 @@ def _lines(
         for offset, (row, customer_id) in enumerate(zip(description.rows_of(shard), unpack_ids(ids), strict=True)):
             packed = outcomes.get(b"%d" % offset)
             yield Line(row, customer_id, unpack_result(packed) if packed else None)
+
+
+def _file_key(description: Description) -> str:
+    target = description.target
+    return keys.of_file(description.sha256, target.environment, target.merchant)
+
+
+def _reference_key(description: Description) -> str | None:
+    target, reference = description.target, description.reference
+    return keys.of_reference(reference, target.environment, target.merchant) if reference else None
 
 
 def _to_meta(description: Description) -> dict[str, str | int | bytes]:

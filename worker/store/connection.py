@@ -64,7 +64,9 @@ def readable_errors(url: str) -> Iterator[None]:
 
 def _translated(error: RedisError, where: str) -> UnreachableError | StoreError:
     match error:
-        case AuthenticationError() | NoPermissionError():
+        case NoPermissionError():
+            what = "does not let this user do what is needed; docs/operations.md has the ACL rule"
+        case AuthenticationError():
             what = "refuses the user or password; put them into EXPUNGE_REDIS_URL: redis://user:password@host:port/0"
         case ReadOnlyError():
             what = "is a read-only replica; EXPUNGE_REDIS_URL must name the master"

@@ -3,7 +3,7 @@
 BATCHES = "expunge:batches"
 """Sorted set: batch IDs by their time of creation, milliseconds."""
 ACTIVE = "expunge:active"
-"""Set: batches with records to send; the reconciler looks at these."""
+"""Set: batches that run; the reconciler looks at these."""
 WORKERS = "expunge:workers"
 """Sorted set: worker processes by the time until which they count as alive, milliseconds."""
 RECONCILER = "expunge:reconciler"

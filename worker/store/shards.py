@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -85,7 +85,7 @@ class Shards:
 
     async def claim(self, batch_id: str, shard: int, token: str) -> Claim | NotClaimed:
         """Take the shard for ``LEASE`` seconds. Asked again with the same token, it answers the same."""
-        parts = ("meta", "shards", "holders", "ids", f"out:{shard}", f"tries:{shard}")
+        parts = ("meta", "shards", "holders", "ids", f"out:{shard}", f"tries:{shard}", "parked")
         answer = await self._claim(
             keys=[keys.of_batch(batch_id, part) for part in parts], args=[shard, token, int(LEASE * 1000)]
         )
@@ -134,25 +134,39 @@ class Shards:
         )
         return Recorded(answer == b"ok", None if state == b"gone" else BatchState(state.decode()))
 
-    async def release(self, claim: Claim, histories: Mapping[int, History], delay: float) -> bool:
-        """Give the shard back, to be fed again in ``delay`` seconds; returns whether it still was ours."""
-        args: list[str | int | bytes] = [claim.shard, claim.token, int(delay * 1000)]
+    async def release(
+        self, claim: Claim, histories: Mapping[int, History], delay: float, *, alone: bool = True
+    ) -> bool:
+        """Give the shard back, to be fed again in ``delay`` seconds; returns whether it still was ours.
+
+        ``alone`` says that it waits for its own records, so that others of the batch may be fed in its place.
+        """
+        args: list[str | int | bytes] = [claim.shard, claim.token, int(delay * 1000), int(alone and delay > 0)]
         for offset, history in histories.items():
             args += [offset, pack_history(history)]
-        parts = ("shards", "holders", f"tries:{claim.shard}")
+        parts = ("shards", "holders", f"tries:{claim.shard}", "parked")
         answer = await self._release(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
         return bool(answer == b"ok")
 
+    async def next_due(self, batch_id: str) -> int | None:
+        """One more shard for a worker that has time left; none if another batch runs, whose turn it is then."""
+        answer = await self._choose(batch_id, 1, "alone")
+        return int(answer[2][0]) if answer else None
+
     async def feed(self, batch_id: str, window: int) -> Due | None:
         """The shards for which a message must be sent now, so that ``window`` of them are under way."""
-        parts = ("meta", "shards")
-        answer = await self._feed(
-            keys=[keys.of_batch(batch_id, part) for part in parts], args=[window, int(MESSAGE_LIFE * 1000)]
-        )
+        answer = await self._choose(batch_id, window, "")
         if not answer:
             return None
         environment, merchant, shards = answer
         return Due(batch_id, Target(Environment(environment.decode()), merchant.decode()), [int(raw) for raw in shards])
+
+    async def _choose(self, batch_id: str, window: int, alone: str) -> list[Any]:
+        meta, shards, parked = (keys.of_batch(batch_id, part) for part in ("meta", "shards", "parked"))
+        chosen: list[Any] = await self._feed(
+            keys=[meta, shards, keys.ACTIVE, parked], args=[window, int(MESSAGE_LIFE * 1000), alone]
+        )
+        return chosen
 
 
 class Presence:

@@ -7,6 +7,7 @@ verdict needs, so the rest never becomes a Python object that could be logged, s
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator
@@ -92,12 +93,6 @@ class Envelope(_Inner):
         """Whether it is an object with ``status`` or ``message``, as the API's own replies are."""
         return bool({"status", "message"} & self.model_fields_set)
 
-    def layers(self) -> tuple[_Customer, ...]:
-        """From the innermost to the outermost: the places where a field may be."""
-        inner = self.data
-        customer = inner.data if inner is not None else None
-        return tuple(layer for layer in (customer, inner, self) if layer is not None)
-
     def facts(self, http_status: int) -> Facts:
         """What may be kept."""
         return Facts(
@@ -107,36 +102,49 @@ class Envelope(_Inner):
             is_wallet_ready=_flag(self._first("is_wallet_ready")),
         )
 
-    def named_customer(self) -> str | None:
-        """The customer that the reply is about, if it names one."""
-        named = self._first("customer_id")
-        return None if named is None else str(named)
+    def names_another(self, customer_id: str) -> bool:
+        """Whether the reply, anywhere, is about a customer that is not the one asked for."""
+        return any(str(named) != customer_id for named in self._all("customer_id"))
 
     def still_active(self) -> bool:
-        """Whether the reply says, in whatever way, that the customer still is active."""
-        return self._first("is_active") not in (None, False)
+        """Whether the reply says, anywhere and in whatever way, that the customer still is active."""
+        return any(value is not False for value in self._all("is_active"))
 
     def refuses(self) -> bool:
-        """Whether ``status`` or the inner ``success`` is false."""
-        return self.status is False or self._first("success") is False
+        """Whether ``status`` or any ``success`` is false."""
+        return self.status is False or any(value is False for value in self._all("success"))
 
     def confirms(self) -> bool:
-        """Whether ``status`` is true and the inner ``success``, if given, is true as well."""
-        return self.status is True and self._first("success") in (None, True)
+        """Whether ``status`` is true, and so is ``success`` wherever it is given."""
+        return self.status is True and all(value is True for value in self._all("success"))
 
     def inner_status(self) -> Any:
-        """The inner ``status_code``: an integer if it can be read as one, else as it stands; ``None`` when absent."""
-        code = self._first("status_code")
-        if isinstance(code, str) and code.isascii() and code.isdigit() and len(code) <= 3:
-            return int(code)
-        return code
+        """The inner ``status_code``: an integer if it can be read as one, else as it stands; ``None`` when absent.
+
+        Of several, the first that is no 2xx: a reply that contradicts itself confirms nothing.
+        """
+        codes = [_code(value) for value in self._all("status_code")]
+        return next((code for code in codes if code not in range(200, 300)), codes[0] if codes else None)
+
+    @cached_property
+    def _layers(self) -> tuple[dict[str, Any], ...]:
+        """Fields by name, from the innermost place to the outermost; asking the models costs four times as much."""
+        inner = self.data
+        customer = inner.data if inner is not None else None
+        return tuple(vars(layer) for layer in (customer, inner, self) if layer is not None)
+
+    def _all(self, name: str) -> list[Any]:
+        """The values of a field that are not null, from the innermost place to the outermost."""
+        return [value for layer in self._layers if (value := layer.get(name)) is not None]
 
     def _first(self, name: str) -> Any:
-        for layer in self.layers():
-            value = getattr(layer, name, None)
-            if value is not None and value != []:
-                return value
-        return None
+        return next((value for value in self._all(name) if value != []), None)
+
+
+def _code(value: Any) -> Any:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 3:
+        return int(value)
+    return value
 
 
 def _request_id(value: Any) -> str | None:

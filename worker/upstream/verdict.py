@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
 
@@ -91,8 +92,7 @@ def _judge_2xx(reply: Reply, envelope: Envelope | None, customer_id: str, now: f
     inner = envelope.inner_status()
     if envelope.refuses() or (_is_code(inner) and not 200 <= inner < 300):
         return _judge_refusal(inner, reply, envelope, now)
-    named = envelope.named_customer()
-    if named is not None and named != customer_id:
+    if envelope.names_another(customer_id):
         return Settled(Reason.REPLY_FOR_ANOTHER_CUSTOMER, facts, pauses=StateReason.REPLY_FOR_ANOTHER_CUSTOMER)
     if envelope.still_active():
         return Settled(Reason.STILL_ACTIVE, facts)
@@ -149,7 +149,8 @@ def retry_after_seconds(value: str | None, now: float) -> float | None:
         seconds = float(text) if len(text) < 10 else math.inf
     else:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - now
+            date = parsedate_to_datetime(text)
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now  # asctime's form is UTC too
         except (ValueError, TypeError, OverflowError, IndexError):
             return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER)

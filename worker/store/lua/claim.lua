@@ -1,5 +1,5 @@
 -- Gives a shard to one holder for the time of a lease (SPEC 4, promise 4).
--- KEYS: meta, shards, holders, ids, out:<shard>, tries:<shard>
+-- KEYS: meta, shards, holders, ids, out:<shard>, tries:<shard>, parked
 -- ARGV: shard, token, lease (ms)
 -- Returns {"ok", interrupted, packed IDs, offsets with an outcome, flat list of offset and history}
 --       | {"held"} | {"done"} | {"not_running", state}; a second call with the same token answers the same.
@@ -23,4 +23,5 @@ end
 local expires = now + tonumber(ARGV[3])
 write_holder(KEYS[3], shard, token, expires, interrupted)
 redis.call('ZADD', KEYS[2], expires, shard)
+redis.call('ZREM', KEYS[7], shard)
 return {'ok', interrupted, redis.call('HGET', KEYS[4], shard), redis.call('HKEYS', KEYS[5]), redis.call('HGETALL', KEYS[6])}

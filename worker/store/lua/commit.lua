@@ -1,18 +1,21 @@
 -- Makes a batch that is wholly loaded count: from here on it is accepted. Before, its keys expire by themselves.
--- KEYS: meta, tally, shards, ids, file, reference, batches, active
--- ARGV: batch ID, prefix of the batch's keys, retention (s), "1" to accept a file that was accepted before,
+-- KEYS: meta, tally, shards, ids, file, batches, active, and the reference's if there is one
+-- ARGV: batch ID, prefix of the batch's keys, retention (s), "1" to accept a file that was accepted before, shards,
 --       n, n tally fields and values, m, m shard numbers with outcomes, then meta fields and values
--- Returns {"ok", state} | {"file", ID of the batch it was} | {"reference", ID}; answers the same if asked twice.
+-- Returns {"ok", state} | {"file", ID of the batch it was} | {"reference", ID} | {"lost", ''} if what was loaded has
+-- expired; answers the same if asked twice.
 local batch, prefix = ARGV[1], ARGV[2]
 if redis.call('EXISTS', KEYS[1]) == 1 then return {'ok', redis.call('HGET', KEYS[1], 'state')} end
-if KEYS[6] ~= '' then
-  local referred = redis.call('GET', KEYS[6])
+if KEYS[8] then
+  local referred = redis.call('GET', KEYS[8])
   if referred then return {'reference', referred} end
 end
 local known = redis.call('GET', KEYS[5])
 if known and ARGV[4] ~= '1' then return {'file', known} end
 
-local at, pending = 5, 0
+if redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[5]) then return {'lost', ''} end
+
+local at, pending = 6, 0
 for _ = 1, tonumber(ARGV[at]) do
   redis.call('HSET', KEYS[2], ARGV[at + 1], ARGV[at + 2])
   if ARGV[at + 1] == 'pending' then pending = tonumber(ARGV[at + 2]) end
@@ -30,14 +33,14 @@ local now = now_ms()
 redis.call('HSET', KEYS[1], 'state', 'running', 'created_at', now, 'file_key', KEYS[5])
 for i = at + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('SET', KEYS[5], batch)
-if KEYS[6] ~= '' then
-  redis.call('SET', KEYS[6], batch)
-  redis.call('HSET', KEYS[1], 'reference_key', KEYS[6])
+if KEYS[8] then
+  redis.call('SET', KEYS[8], batch)
+  redis.call('HSET', KEYS[1], 'reference_key', KEYS[8])
 end
-redis.call('ZADD', KEYS[7], now, batch)
-redis.call('SADD', KEYS[8], batch)
+redis.call('ZADD', KEYS[6], now, batch)
+redis.call('SADD', KEYS[7], batch)
 if pending == 0 then
-  end_batch(batch, prefix, KEYS[1], KEYS[8], 'completed', ARGV[3])
+  end_batch(batch, prefix, KEYS[1], KEYS[7], 'completed', ARGV[3])
   return {'ok', 'completed'}
 end
 return {'ok', 'running'}

@@ -1,10 +1,17 @@
 -- Chooses the shards of a batch for which a message is due: never sent, given back, lost, or left by a dead holder.
--- KEYS: meta, shards
--- ARGV: window, time (ms) after which a message that nobody claimed counts as lost
--- Returns {environment, merchant, shard numbers to send}, or {} if there are none. A shard's score is the time at which it is due again, so that one rule serves all.
+-- KEYS: meta, shards, active, parked
+-- ARGV: how many shards may be under way, time (ms) after which a message that nobody claimed counts as lost, "alone" to
+--       choose one more whatever is under way, unless another batch runs
+-- Returns {environment, merchant, shard numbers}, or {} if there are none. A shard's score is the time at which it is due
+-- again, so that one rule serves all.
 if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return {} end
-local now = now_ms()
-local room = tonumber(ARGV[1]) - redis.call('ZCOUNT', KEYS[2], '(' .. now, '+inf')
+local now, room = now_ms(), tonumber(ARGV[1])
+if ARGV[3] == 'alone' then
+  if redis.call('SCARD', KEYS[3]) > 1 then return {} end
+else
+  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
+  room = room - redis.call('ZCOUNT', KEYS[2], '(' .. now, '+inf') + redis.call('ZCARD', KEYS[4])
+end
 if room <= 0 then return {} end
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, room)
 if #due == 0 then return {} end

@@ -16,7 +16,7 @@ local function end_batch(batch, prefix, meta, active, state, retention)
   redis.call('HSET', meta, 'state', state, 'ended_at', now_ms())
   redis.call('HDEL', meta, 'state_reason')
   redis.call('SREM', active, batch)
-  for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally'}) do
+  for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally', 'parked'}) do
     redis.call('EXPIRE', prefix .. part, retention)
   end
   for shard = 0, tonumber(redis.call('HGET', meta, 'shards')) - 1 do
@@ -24,7 +24,8 @@ local function end_batch(batch, prefix, meta, active, state, retention)
     redis.call('EXPIRE', prefix .. 'tries:' .. shard, retention)
   end
   for _, name in ipairs(redis.call('HMGET', meta, 'file_key', 'reference_key')) do
-    if name then redis.call('EXPIRE', name, retention) end
+    -- A later batch of the same file may have taken the name over.
+    if name and redis.call('GET', name) == batch then redis.call('EXPIRE', name, retention) end
   end
 end
 

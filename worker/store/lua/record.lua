@@ -26,7 +26,7 @@ for i = 11, #ARGV, 4 do
   end
 end
 for reason, count in pairs(reasons) do redis.call('HINCRBY', KEYS[4], reason, count) end
-local pending = redis.call('HINCRBY', KEYS[4], 'pending', -written)
+local pending = redis.call('HINCRBY', KEYS[4], 'pending', 0 - written)  -- not -written: Redis 7.0 takes no -0
 
 if redis.call('HLEN', KEYS[5]) == tonumber(ARGV[4]) then
   redis.call('ZREM', KEYS[2], shard)
@@ -36,6 +36,9 @@ else
   local expires = now + tonumber(ARGV[6])
   write_holder(KEYS[3], shard, token, expires, holder:sub(-1))
   redis.call('ZADD', KEYS[2], expires, shard)
+end
+if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 then  -- cancelled meanwhile: what is made now expires as well
+  for _, name in ipairs({KEYS[2], KEYS[3], KEYS[5]}) do redis.call('EXPIRE', name, ARGV[7]) end
 end
 if pending == 0 and state == 'running' then
   state = 'completed'

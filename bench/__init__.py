@@ -1,0 +1,1 @@
+"""Measurements: ``python -m bench`` compares; ``bench.memory``, ``.intake`` and ``.rates`` weigh single promises."""
