@@ -147,6 +147,7 @@ async def existing(batches: Batches, batch_id: str) -> Batch:
     batch = await batches.get(batch_id)
     assert batch is not None
     assert batch.tally.total == batch.description.rows
+    assert batch.tally.pending >= 0
     assert all(count > 0 for count in batch.tally.reasons.values())
     assert batch.state is not BatchState.COMPLETED or batch.tally.pending == 0
     return batch

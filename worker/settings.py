@@ -38,7 +38,7 @@ _LONGEST_SHOWN = 200
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _UPSTREAM = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:(?P<port>[0-9]{1,5}))?"
+    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?"
     r"(?P<path>/.*?)??/?"
 )
 _HEADERS_FORM = "must be headers written as 'Name: value', several joined by ';', or as one JSON object"
@@ -119,10 +119,10 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
     )
 
-    redis_url: Annotated[SecretStr | None, AfterValidator(lambda url: url and _redis_url(url))] = Field(
+    redis_url: Annotated[SecretStr | None, AfterValidator(lambda url: _redis_url(url) if url else None)] = Field(
         None, description="Redis 7+ or Valkey 8+, results store and broker; unset: `run` starts an embedded server"
     )
-    broker_url: Annotated[SecretStr | None, AfterValidator(lambda url: url and _redis_url(url))] = Field(
+    broker_url: Annotated[SecretStr | None, AfterValidator(lambda url: _redis_url(url) if url else None)] = Field(
         None, description="Celery's broker, if not the Redis of EXPUNGE_REDIS_URL"
     )
     upstream_url: str | None = Field(
@@ -244,7 +244,7 @@ def _lines(errors: Iterable[ErrorDetails], given: dict[str, Any]) -> Iterable[st
             yield message
             continue
         name = str(error["loc"][0]).lower().removeprefix(PREFIX.lower())
-        label = _OPTIONS[name] if name in given else f"{PREFIX}{name.upper()}"
+        label = _OPTIONS.get(name, name) if name in given else f"{PREFIX}{name.upper()}"
         yield f"{label}: {_shown(name, error)}{message[:1].lower()}{message[1:]}"
 
 

@@ -387,6 +387,9 @@ def test_a_2xx_that_is_no_json_object_is_unanswered(status: int, body: bytes) ->
         {"status": True, "data": {"status_code": 404.5}},
         {"status": True, "data": {"status_code": {"code": 404}}},
         {"status": True, "data": {"status_code": []}},
+        {"status": True, "data": "failed"},
+        {"status": True, "data": [{"customer_id": CUSTOMER, "is_active": False}]},
+        {"status": True, "data": {"data": [{"customer_id": CUSTOMER, "is_active": False}]}},
     ],
 )
 def test_a_json_object_that_confirms_nothing_is_retried_as_unreadable(body: object) -> None:

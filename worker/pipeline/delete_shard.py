@@ -123,9 +123,9 @@ class _ShardRun:
         self._slots = slots
         self._now = asyncio.get_running_loop().time
         self._deadline = until
+        self._send_until = self._within_lease(self._now())
         self.nearly_sent = asyncio.Event()
         """Set when no more records are left to begin than may be in flight."""
-        self._leased_until = self._now() + LEASE
         self._settled = set(claim.finished)
         self._histories = dict(claim.histories)
         self._waits: dict[int, Later] = {}
@@ -217,13 +217,11 @@ class _ShardRun:
     def may_send(self, wait: float = 0.0) -> bool:
         """Whether a record may be sent ``wait`` seconds from now, as far as is known."""
         at = self._now() + wait
-        return (
-            self._ours
-            and self._running
-            and at < self._deadline
-            and at < self._leased_until - LEASE / 2  # an attempt ends well before another may hold the shard
-            and not self._tools.stopping()
-        )
+        return at < self._send_until and self._ours and self._running and not self._tools.stopping()
+
+    def _within_lease(self, renewed_at: float) -> float:
+        """Until when records may be sent: an attempt must end well before another may hold the shard."""
+        return min(self._deadline, renewed_at + LEASE / 2)
 
     async def _flush_while_sending(self) -> None:
         """Ends by a flag: a cancelled command would cost its connection, and redis-py may swallow the cancellation."""
@@ -240,7 +238,7 @@ class _ShardRun:
         An outage of Redis is waited for: nothing is sent meanwhile, nothing lost. With its last outcome the shard has
         ended in the store, and there is no lease to renew.
         """
-        while self._ours and (self._unwritten or self.pending()):
+        while self._ours and (self._unwritten or len(self._settled) < len(self._claim.ids)):
             written, asked_at = self._unwritten[:], self._now()
             try:
                 recorded = await self._tools.shards.record(self._claim, written, time.time())
@@ -249,7 +247,7 @@ class _ShardRun:
                 await asyncio.sleep(_OUTAGE_PAUSE)
                 continue
             del self._unwritten[: len(written)]
-            self._leased_until = asked_at + LEASE
+            self._send_until = self._within_lease(asked_at)
             self._ours = recorded.ours
             self._running = self._running and recorded.state is BatchState.RUNNING
             return

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator
 
@@ -52,11 +52,12 @@ class _Lenient(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
 
-def _or_none(value: Any, handler: Callable[[Any], Any]) -> Any:
+def _or_false(value: Any, handler: Callable[[Any], Any]) -> Any:
+    """An object, null, or ``False`` for what is neither: nothing in it is looked at, so it must not confirm."""
     try:
         return handler(value)
     except ValidationError:
-        return None
+        return False
 
 
 class _Customer(_Lenient):
@@ -70,7 +71,7 @@ class _Inner(_Customer):
     request_id: Any = None
     success: Any = None
     status_code: Any = None
-    data: Annotated[_Customer | None, WrapValidator(_or_none)] = None
+    data: Annotated[_Customer | Literal[False] | None, WrapValidator(_or_false)] = None
 
 
 class Envelope(_Inner):
@@ -78,7 +79,7 @@ class Envelope(_Inner):
 
     status: Any = None
     message: Any = None
-    data: Annotated[_Inner | None, WrapValidator(_or_none)] = None
+    data: Annotated[_Inner | Literal[False] | None, WrapValidator(_or_false)] = None
 
     @classmethod
     def parse(cls, body: bytes) -> "Envelope | None":
@@ -115,8 +116,9 @@ class Envelope(_Inner):
         return self.status is False or any(value is False for value in self._all("success"))
 
     def confirms(self) -> bool:
-        """Whether ``status`` is true, and so is ``success`` wherever it is given."""
-        return self.status is True and all(value is True for value in self._all("success"))
+        """Whether ``status`` is true, so is ``success`` wherever it is given, and ``data``, if any, is an object."""
+        strange = self.data is False or (self.data is not None and self.data.data is False)
+        return self.status is True and not strange and all(value is True for value in self._all("success"))
 
     def inner_status(self) -> Any:
         """The inner ``status_code``: an integer if it can be read as one, else as it stands; ``None`` when absent.
@@ -130,8 +132,8 @@ class Envelope(_Inner):
     def _layers(self) -> tuple[dict[str, Any], ...]:
         """Fields by name, from the innermost place to the outermost; asking the models costs four times as much."""
         inner = self.data
-        customer = inner.data if inner is not None else None
-        return tuple(vars(layer) for layer in (customer, inner, self) if layer is not None)
+        customer = inner.data if inner else None
+        return tuple(vars(layer) for layer in (customer, inner, self) if layer)
 
     def _all(self, name: str) -> list[Any]:
         """The values of a field that are not null, from the innermost place to the outermost."""
