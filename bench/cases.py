@@ -130,4 +130,4 @@ def cases(latency: float, process_counts: Sequence[int], size: Size) -> Iterable
         yield Case(Kind.RIVAL, name, latency, size.rival(latency, processes, False), processes)
     name = f"(b) a task a customer, `-P threads -c {THREADS}`"
     yield Case(Kind.RIVAL, name, latency, size.rival(latency, 1, True), threads=True)
-    yield Case(Kind.CEILING, "(c) bare asyncio loop, no reply read", latency, size.ceiling)
+    yield Case(Kind.CEILING, "(c) bare asyncio loop", latency, size.ceiling)

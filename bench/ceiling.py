@@ -1,12 +1,13 @@
 """The most that one process can do: a bare asyncio loop with the product's own client, and nothing else.
 
-No Celery, no Redis, no retry, no pacing, and the reply is not even read. ``python -m bench.ceiling URL COUNT``.
+No Celery, no Redis, no retry, no pacing; of the reply only ``status`` is looked at. ``python -m bench.ceiling URL COUNT``.
 """
 
 import asyncio
 import sys
 from collections.abc import Iterator
 
+import orjson
 import uvloop
 
 from bench.customers import ids
@@ -21,7 +22,7 @@ _KEY = "0" * 32
 async def _send(client: Client, customers: Iterator[str]) -> None:
     for customer_id in customers:
         reply = await client.delete(customer_id, _KEY)
-        if not isinstance(reply, Reply) or reply.status != 200:
+        if not isinstance(reply, Reply) or reply.status != 200 or orjson.loads(reply.body)["status"] is not True:
             raise SystemExit(f"unexpected: {reply}")
 
 

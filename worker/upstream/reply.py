@@ -4,7 +4,7 @@ The documented reply holds the customer's whole file. Parsing goes through model
 verdict needs, so the rest never becomes a Python object that could be logged, stored or shown in a traceback.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -126,21 +126,31 @@ class Envelope(_Inner):
         Of several, the first that is no 2xx: a reply that contradicts itself confirms nothing.
         """
         codes = [_code(value) for value in self._all("status_code")]
-        return next((code for code in codes if code not in range(200, 300)), codes[0] if codes else None)
+        for code in codes:
+            if code not in range(200, 300):
+                return code
+        return codes[0] if codes else None
 
     @cached_property
-    def _layers(self) -> tuple[dict[str, Any], ...]:
-        """Fields by name, from the innermost place to the outermost; asking the models costs four times as much."""
+    def _said(self) -> dict[str, list[Any]]:
+        """For each field the values that are not null, from the innermost place to the outermost."""
         inner = self.data
-        customer = inner.data if inner else None
-        return tuple(vars(layer) for layer in (customer, inner, self) if layer)
+        said: dict[str, list[Any]] = {}
+        for layer in (inner.data if inner else None, inner, self):
+            if layer:
+                for name, value in vars(layer).items():
+                    if value is not None:
+                        said.setdefault(name, []).append(value)
+        return said
 
-    def _all(self, name: str) -> list[Any]:
-        """The values of a field that are not null, from the innermost place to the outermost."""
-        return [value for layer in self._layers if (value := layer.get(name)) is not None]
+    def _all(self, name: str) -> Sequence[Any]:
+        return self._said.get(name, ())
 
     def _first(self, name: str) -> Any:
-        return next((value for value in self._all(name) if value != []), None)
+        for value in self._said.get(name, ()):
+            if value != []:
+                return value
+        return None
 
 
 def _code(value: Any) -> Any:
