@@ -1,6 +1,7 @@
 """The most that one process can do: a bare asyncio loop with the product's own client, and nothing else.
 
-No Celery, no Redis, no retry, no pacing; of the reply only ``status`` is looked at. ``python -m bench.ceiling URL COUNT``.
+No Celery, no Redis, no retry, no pacing; of the reply only ``status`` is looked at.
+``python -m bench.ceiling URL COUNT``.
 """
 
 import asyncio

@@ -141,11 +141,13 @@ class _ShardRun:
             offsets = deque(self.pending())
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._flush_while_sending())
-                async with asyncio.TaskGroup() as senders:
-                    for _ in range(min(self._tools.concurrency, len(offsets))):
-                        senders.create_task(self._send_from(offsets))
-                self._sending = False
-                self._flush_now.set()
+                try:
+                    async with asyncio.TaskGroup() as senders:
+                        for _ in range(min(self._tools.concurrency, len(offsets))):
+                            senders.create_task(self._send_from(offsets))
+                finally:
+                    self._sending = False
+                    self._flush_now.set()
         except asyncio.CancelledError:
             await asyncio.wait_for(self._flush(), _LAST_FLUSH)
             raise
@@ -158,11 +160,15 @@ class _ShardRun:
         return [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
 
     async def _send_from(self, offsets: deque[int]) -> None:
-        while offsets and self.may_send():
-            offset = offsets.popleft()
-            if len(offsets) < self._tools.concurrency:
-                self.nearly_sent.set()
-            await self._delete(offset)
+        try:
+            while offsets and self.may_send():
+                offset = offsets.popleft()
+                if len(offsets) < self._tools.concurrency:
+                    self.nearly_sent.set()
+                await self._delete(offset)
+        except asyncio.CancelledError:
+            self._running = False  # should a library swallow another sender's cancellation, it still sends nothing more
+            raise
 
     async def _delete(self, offset: int) -> None:
         customer_id = self._claim.ids[offset]
