@@ -690,3 +690,44 @@ async def test_a_customer_is_named_in_the_log_by_a_short_digest(
 def test_entries_of_the_simulator_tell_when_a_request_came() -> None:
     """The tests above compare its clock with ours."""
     assert Entry._fields[0] == "t"
+
+
+# One message is a turn
+
+
+async def test_one_message_works_through_the_shards_of_a_batch_that_is_alone(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    ours = await worker()
+    batch_id = (await submit(ours.store.batches, ids(60), 7)).batch_id
+    assert await delete_shard(ours.tools, batch_id, 0) is Ending.FINISHED
+    assert (await existing(ours.store.batches, batch_id)).state is BatchState.COMPLETED
+    assert sorted(sent(upstream)) == ids(60)
+
+
+async def test_a_turn_ends_with_its_shard_when_another_batch_runs(worker: Open, upstream: SimulatorThread) -> None:
+    ours = await worker()
+    batch_id = (await submit(ours.store.batches, ids(60), 7)).batch_id
+    await submit(ours.store.batches, ids(5, "other"), 5)
+    await delete_shard(ours.tools, batch_id, 0)
+    assert sorted(sent(upstream)) == ids(60)[:7]
+
+
+@pytest.mark.parametrize("shard_size", [1, 3, 20])
+async def test_a_turn_holds_few_shards_at_once_and_leaves_the_others_to_other_workers(
+    worker: Open, upstream: SimulatorThread, shard_size: int
+) -> None:
+    """As many as keep the process's slots busy, and one more; and never more requests in flight than slots."""
+    upstream.use(Scenario(latency="30ms"))
+    ours = await worker(concurrency=8)
+    batch_id = (await submit(ours.store.batches, ids(160), shard_size)).batch_id
+    turn = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
+    most = in_flight = 0
+    while not turn.done():
+        in_flight = max(in_flight, int(str(upstream.stats()["in_flight"])))
+        held: list[bytes] = await ours.store.redis.hvals(keys.of_batch(batch_id, "holders"))  # type: ignore[assignment]
+        most = max(most, sum(not value.startswith(b"-") for value in held))
+        await asyncio.sleep(0.002)
+    assert await turn is Ending.FINISHED
+    assert most <= -(-2 * 8 // shard_size) + 2
+    assert in_flight == 8

@@ -125,11 +125,13 @@ class _ShardRun:
         self._deadline = until
         self._send_until = self._within_lease(self._now())
         self.nearly_sent = asyncio.Event()
-        """Set when no more records are left to begin than may be in flight."""
+        """Set when fewer records wait for their first slot than there are slots."""
         self._settled = set(claim.finished)
         self._histories = dict(claim.histories)
         self._waits: dict[int, Later] = {}
         self._unwritten: list[Written] = []
+        self._to_begin = 0
+        self._begun: set[int] = set()
         self._flush_now = asyncio.Event()
         self._sending = True
         self._ours = True
@@ -139,6 +141,7 @@ class _ShardRun:
     async def run(self) -> Ending:
         try:
             offsets = deque(self.pending())
+            self._to_begin = len(offsets)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._flush_while_sending())
                 try:
@@ -162,10 +165,7 @@ class _ShardRun:
     async def _send_from(self, offsets: deque[int]) -> None:
         try:
             while offsets and self.may_send():
-                offset = offsets.popleft()
-                if len(offsets) < self._tools.concurrency:
-                    self.nearly_sent.set()
-                await self._delete(offset)
+                await self._delete(offsets.popleft())
         except asyncio.CancelledError:
             self._running = False  # should a library swallow another sender's cancellation, it still sends nothing more
             raise
@@ -178,7 +178,7 @@ class _ShardRun:
         key = self._tools.digester.idempotency_key(customer_id, self._claim.batch_id)
         try:
             ended, self._histories[offset] = await self._tools.policy.run(
-                partial(self._attempt, customer_id, key), history, self._deadline
+                partial(self._attempt, offset, key), history, self._deadline
             )
         except UnsafeIdError:
             ended = Result(Reason.INVALID_ID)
@@ -194,8 +194,12 @@ class _ShardRun:
             case _:
                 assert_never(ended)
 
-    async def _attempt(self, customer_id: str, key: str) -> Verdict | Later:
+    async def _attempt(self, offset: int, key: str) -> Verdict | Later:
+        customer_id = self._claim.ids[offset]
         async with self._slots:
+            self._begun.add(offset)
+            if self._to_begin - len(self._begun) < self._tools.concurrency:
+                self.nearly_sent.set()
             wait = await self._tools.pacer.permit(self.may_send)
             if wait is not None or not self.may_send():
                 return Later(wait or 0.0)
