@@ -40,6 +40,14 @@ CASES = {
         ("run", "in.csv", "--simulate"), 2, ("EXPUNGE_CONCURRENCY", "'many'"), environment=MANY
     ),
     "wrong rate": Case(("run", "in.csv", "--simulate", "--rate", "fast"), 2, ("--rate", "'fast'", "50/s")),
+    "scenario without rehearsal": Case(
+        ("run", "in.csv", "--scenario", "clean"), 2, ("--simulate",), environment=UPSTREAM
+    ),
+    "no workers anywhere": Case(("run", "in.csv", "--workers", "0"), 2, ("EXPUNGE_REDIS_URL",), environment=UPSTREAM),
+    "no place for the report": Case(("run", "in.csv", "--simulate", "--out", "nowhere/r.csv"), 2, ("nowhere", "--out")),
+    "report into a device": Case(("run", "in.csv", "--simulate", "--out", "/dev/stdin"), 2, ("no ordinary file",)),
+    "sandbox, wrong number": Case(("run", "in.csv", "--confirm", "7"), 4, ("2 records",), environment=UPSTREAM),
+    "report over the input": Case(("run", "in.csv", "--simulate", "--out", "./in.csv"), 2, ("--out", "is the input")),
     "unknown option": Case(("run", "in.csv", "--fast"), 2, ("--fast",)),
     "no Redis": Case(
         ("submit", "in.csv"), 2, ("127.0.0.1:9", "EXPUNGE_REDIS_URL"), environment={"EXPUNGE_REDIS_URL": "redis://127.0.0.1:9/0"}

@@ -45,6 +45,8 @@ def report(
 ) -> None:
     """Write a batch's reconciliation report; of a batch that still runs, pending rows included."""
     chosen = format_of(out, report_format)
+    if join is not None:
+        refuse_overwriting(out, str(join))
     separator, outcomes = _delimiter(delimiter), _outcomes(only)
     settings = load_settings()
 
@@ -59,6 +61,12 @@ def report(
 
     with session.running_redis(settings, simulate=simulate) as reachable:
         asyncio.run(write())
+
+
+def refuse_overwriting(out: str, source: str) -> None:
+    """A report must not take the place of its input, which may be the only copy."""
+    if "-" not in (out, source) and Path(out).resolve() == Path(source).resolve():
+        raise UsageError(f"--out: {out} is the input; name another file for the report")
 
 
 async def write_out(

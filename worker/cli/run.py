@@ -16,13 +16,14 @@ from worker.cli import session
 from worker.cli.batches import exit_code
 from worker.cli.children import Children
 from worker.cli.output import ProgressDisplay, batch_json, emit, say, state_of, tally_lines
-from worker.cli.report import format_of, write_out
-from worker.cli.simulator import ScenarioOption
+from worker.cli.report import format_of, refuse_overwriting, write_out
+from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
 from worker.domain.batches import Batch, BatchState, StateReason
 from worker.domain.errors import RefusedError, UsageError
 from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
+from worker.reports.writing import check_place
 from worker.settings import Settings, load_settings
 from worker.simulator import Scenario, ScenarioError, SimulatorThread
 from worker.wiring import Store
@@ -49,7 +50,7 @@ def run(
     confirm: session.Confirm = None,
     again: session.Again = False,
     skip_bad_rows: session.SkipBadRows = False,
-    scenario: ScenarioOption = "mixed",
+    scenario: RehearsalScenario = None,
     json: session.Json = False,
 ) -> None:
     """Delete the customers of a CSV, wait, and write what became of each; run again, it goes on where it stopped."""
@@ -59,11 +60,19 @@ def run(
     report_path = out or default_report(file)
     if json and report_path == "-":
         raise UsageError("--json and --out - both write to stdout; name a file for the report")
+    if scenario is not None and not simulate:
+        raise UsageError(
+            "--scenario is for rehearsals: add --simulate, or nothing is rehearsed and customers are deleted"
+        )
+    if not workers and settings.redis_url is None:
+        raise UsageError("--workers 0 needs workers elsewhere, and so EXPUNGE_REDIS_URL")
+    refuse_overwriting(report_path, file)
+    check_place(report_path)
     with ExitStack() as stack:
         csv_file = stack.enter_context(session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows))
         inspection = csv_file.inspect()
         if simulate:
-            settings = stack.enter_context(_rehearsal(settings, scenario))
+            settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
         else:
             session.guard_production(settings, inspection.rows, confirm)
             asyncio.run(session.check_upstream(settings))
@@ -193,8 +202,13 @@ class _Run:
         for line in tally_lines(batch.tally):
             say(line)
         if batch.state_reason is not None:
-            say(f"paused: {_ADVICE.get(batch.state_reason, '')} To go on: expunge resume {batch.id}")
+            say(f"paused: {_ADVICE.get(batch.state_reason, '')} To go on: {self._to_go_on(batch)}")
         await write_out(store, batch, self._csv_file, self._report_path, format_of(self._report_path))
+
+    def _to_go_on(self, batch: Batch) -> str:
+        if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
+            return "the same command again"
+        return f"expunge resume {batch.id}{' --simulate' if self._simulate else ''}, then the same command again"
 
 
 _ADVICE = {

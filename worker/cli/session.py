@@ -106,11 +106,13 @@ async def found(store: Store, batch_id: str) -> Batch:
 
 def guard_production(settings: Settings, rows: int, confirm: int | None) -> None:
     """In production the number of records is typed or given; else nothing happens (SPEC 6)."""
-    if settings.environment is not Environment.PRODUCTION:
+    if confirm is None and settings.environment is not Environment.PRODUCTION:
         return
     if confirm is None:
         if not sys.stdin.isatty():
-            raise RefusedError(f"production: nothing was sent; to delete {rows:,} customers, add --confirm {rows}")
+            raise RefusedError(
+                f"{settings.environment.value}: nothing was sent; to delete {rows:,} customers, add --confirm {rows}"
+            )
         say(f"This deletes {rows:,} customers of merchant '{settings.merchant_id}' in production. It cannot be undone.")
         answer = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
         confirm = int(answer) if answer.strip().isascii() and answer.strip().isdigit() else -1

@@ -16,6 +16,11 @@ ScenarioOption = Annotated[
     ),
 ]
 
+RehearsalScenario = Annotated[
+    str | None,
+    typer.Option("--scenario", metavar="NAME|FILE", help="Of a rehearsal: mixed (default), clean, or a TOML file."),
+]
+
 
 def simulator(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

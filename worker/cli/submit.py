@@ -3,6 +3,7 @@
 import asyncio
 
 import typer
+from kombu.exceptions import OperationalError
 
 from worker.cli import session
 from worker.cli.output import batch_json, emit, say
@@ -61,5 +62,8 @@ async def take_in(
     if batch is None:
         raise StoreError(f"batch {accepted.batch_id} has expired; try again")
     if accepted.known_by is None:
-        await store.feeder.feed(batch.id)
+        try:
+            await store.feeder.feed(batch.id)
+        except OperationalError:  # it is accepted: the workers feed it when the broker is back
+            say("accepted, but the broker takes no messages now; the batch begins when it does")
     return batch, accepted.known_by

@@ -126,14 +126,30 @@ class _Digested:
         self._write(data)
 
 
+def check_place(path: str) -> None:
+    """Raise UsageError if a report could not be written there; ``-`` always can. Leaves nothing behind."""
+    if path != "-":
+        with _as_usage_error(target := _place(path)), tempfile.TemporaryFile(dir=target.parent):
+            pass
+
+
+def _place(path: str | Path) -> Path:
+    """The file that a report replaces: what a link points to, and never a device or a pipe."""
+    target = Path(path).resolve()
+    if target.is_dir():
+        raise UsageError(f"{path}: is a directory: name a file for the report")
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{path}: is no ordinary file: name a file for the report, or - for stdout")
+    return target
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Callable[[bytes], object]]:
     """Give a function that writes to a temporary file beside ``target``, which takes its place if nothing is raised.
 
     OSErrors of the file become UsageError; those of the block do not.
     """
-    if target.is_dir():
-        raise UsageError(f"{target}: is a directory: name a file for the report")
+    target = _place(target)
     with _as_usage_error(target):
         descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:64]}.", suffix=".tmp", dir=target.parent)
     temporary = Path(name)
