@@ -59,13 +59,25 @@ def embedded_server(home: Path) -> Iterator[str]:
         except OSError as error:
             raise UsageError(f"EXPUNGE_HOME: {home} cannot be used: {error.strerror}") from None
         with _locked(starting):
-            socket = _adopt(folder) or _start(folder)
+            socket = _adopt(folder) or _start(folder, _new_socket())
             fcntl.flock(using, fcntl.LOCK_SH)
         try:
             yield f"unix://{socket}"
         finally:
             with _locked(starting):
                 _stop_if_last(folder, socket, using)
+
+
+def revive(home: Path) -> None:
+    """Start the server of a home again if it died; it has the address that its users know, and what they stored.
+
+    Raises ``UsageError`` when it does not start.
+    """
+    folder = home.absolute() / "redis"
+    with (folder / "start.lock").open("w") as starting, _locked(starting):
+        socket = Path((folder / "socket").read_text())
+        if _ask(socket) is None:
+            _start(folder, socket)
 
 
 def has_data(home: Path) -> bool:
@@ -98,9 +110,12 @@ def _adopt(folder: Path) -> Path | None:
     return socket
 
 
-def _start(folder: Path) -> Path:
-    # A path in the temporary folder, since that of a socket may have about 100 characters only.
-    socket = Path(tempfile.mkdtemp(prefix="expunge-")) / "redis.sock"
+def _new_socket() -> Path:
+    """In the temporary folder, since the path of a socket may have about 100 characters only."""
+    return Path(tempfile.mkdtemp(prefix="expunge-")) / "redis.sock"
+
+
+def _start(folder: Path, socket: Path) -> Path:
     config = folder / "valkey.conf"
     config.write_text(_CONFIG.format(socket=socket, data=_quoted(folder)))
     log = folder / "valkey.log"

@@ -5,10 +5,13 @@ docs/decisions/0003.
 """
 
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from celery import Celery
 
+from worker.domain import sentinels
 from worker.domain.batches import Target
+from worker.domain.sentinels import SentinelAddress
 
 DELETE_SHARD = "expunge.delete_shard"
 """The task that works on one shard: arguments batch ID, shard, environment, merchant."""
@@ -19,8 +22,9 @@ SHARD_SOFT_LIMIT = 120
 _HARD_LIMIT = SHARD_SOFT_LIMIT + 30
 
 
-def celery_app(broker_url: str) -> Celery:
-    """The application; nothing connects before the first message."""
+def celery_app(redis_url: str) -> Celery:
+    """The application, with a Redis as its broker; nothing connects before the first message."""
+    broker_url, of_broker = _as_kombu_writes(redis_url)
     app = Celery("expunge", broker=broker_url)
     app.conf.update(
         # A message is acknowledged after the work, and given back when its pool process was killed: else it is lost.
@@ -66,9 +70,22 @@ def celery_app(broker_url: str) -> Celery:
             "health_check_interval": 10,
             "priority_steps": [0],  # one BRPOP key a queue instead of four
             "global_keyprefix": "expunge:celery:",  # SPEC 10: all keys begin with expunge:
+            **of_broker,
         },
     )
     return app
+
+
+def _as_kombu_writes(url: str) -> tuple[str, dict[str, str]]:
+    """kombu's own words for a Unix socket and for Sentinels, and the transport options that belong to them."""
+    if url.startswith("unix://"):
+        return "redis+socket://" + url.removeprefix("unix://"), {}
+    if url.startswith(sentinels.SCHEME):
+        address = SentinelAddress.parse(url)
+        user = f"{quote(address.user or '', '')}:{quote(address.password, '')}@" if address.password else ""
+        servers = (f"{sentinels.SCHEME}{user}{host}:{port}/{address.database}" for host, port in address.hosts)
+        return ";".join(servers), {"master_name": address.name}
+    return url, {}
 
 
 class Publisher:

@@ -28,10 +28,12 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
+from worker.domain import sentinels
 from worker.domain.batches import Environment, Target
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
 from worker.domain.rates import Rate
+from worker.domain.sentinels import SentinelAddress
 
 PREFIX = "EXPUNGE_"
 _LONGEST_SHOWN = 200
@@ -70,13 +72,17 @@ def _is_plain_path(path: str) -> bool:
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
+    url = secret.get_secret_value()
+    if url.startswith(sentinels.SCHEME):
+        SentinelAddress.parse(url)
+        return secret
     try:
-        parts = urlsplit(secret.get_secret_value())
+        parts = urlsplit(url)
         known, _ = parts.scheme in ("redis", "rediss", "unix"), parts.port
     except ValueError:  # its text holds the password
         known = False
     if not known:
-        raise ValueError("must be an address that begins with redis://, rediss:// or unix://")
+        raise ValueError("must be an address that begins with redis://, rediss://, unix:// or sentinel://")
     return secret
 
 
@@ -124,6 +130,9 @@ class Settings(BaseSettings):
     )
     broker_url: Annotated[SecretStr | None, AfterValidator(lambda url: _redis_url(url) if url else None)] = Field(
         None, description="Celery's broker, if not the Redis of EXPUNGE_REDIS_URL"
+    )
+    replicas: NonNegativeInt = Field(
+        0, le=10, description="replicas that must have acknowledged what is written, so that a failover loses nothing"
     )
     upstream_url: str | None = Field(
         None, description="base address of the payments API, such as https://api.example.com"

@@ -23,6 +23,8 @@ from worker.store.ledger import Ledger
 from worker.store.shards import Presence, Shards
 from worker.upstream.client import Endpoint, open_client
 
+_PROBE_MARGIN = 5.0  # seconds, beyond an attempt's, until a probe of the circuit is taken for lost
+
 NO_REDIS = (
     "no Redis is set: set EXPUNGE_REDIS_URL, such as redis://localhost:6379/0; "
     "only `expunge run` starts a server itself"
@@ -58,9 +60,8 @@ def redis_url(settings: Settings) -> str:
 
 
 def broker_url(settings: Settings) -> str:
-    """Celery's broker, by default the results store; kombu has its own word for a Unix socket."""
-    url = settings.broker_url.get_secret_value() if settings.broker_url is not None else redis_url(settings)
-    return "redis+socket://" + url.removeprefix("unix://") if url.startswith("unix://") else url
+    """Celery's broker, by default the results store."""
+    return settings.broker_url.get_secret_value() if settings.broker_url is not None else redis_url(settings)
 
 
 @asynccontextmanager
@@ -69,8 +70,8 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
     async with open_redis(redis_url(settings)) as redis:
         digester = Digester(await _digest_key(redis, settings), _scope(settings))
         ledger = Ledger(redis, digester, settings.ledger_days)
-        batches = Batches(redis, settings.retention_days)
-        shards = Shards(redis, ledger, settings.retention_days)
+        batches = Batches(redis, settings.retention_days, settings.replicas)
+        shards = Shards(redis, ledger, settings.retention_days, settings.replicas)
         presence = Presence(redis)
         feeder = Feeder(batches, shards, presence, Publisher(celery_app(broker_url(settings))))
         yield Store(redis, batches, shards, ledger, presence, feeder, digester)
@@ -88,7 +89,9 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         client = await stack.enter_async_context(open_client(endpoint, settings.concurrency, settings.upstream_ca_file))
-        pacer = Pacer(Limiter(store.redis, _pace_scope(settings), settings.rate_limit))
+        pacer = Pacer(
+            Limiter(store.redis, _pace_scope(settings), settings.rate_limit, settings.timeout + _PROBE_MARGIN)
+        )
         stack.push_async_callback(pacer.close)
         tools = Tools(
             batches=store.batches,

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.domain.rates import Rate
-from worker.pacing.pace import AHEAD, DEFAULT_PAUSE, LATE, Limiter, Pacer
+from worker.pacing.pace import AHEAD, DEFAULT_PAUSE, LATE, Limiter, NotNow, Pacer, Permit
 from worker.store.connection import open_redis
 
 KEY = "expunge:pace:s"
@@ -65,7 +65,7 @@ class Fleet:
         self._senders = []
 
     async def _keep_sending(self, pacer: Pacer, own: list[float]) -> None:
-        while await pacer.permit(always) is None:
+        while isinstance(await pacer.permit(always), Permit):
             own.append(clock())
 
 
@@ -325,9 +325,9 @@ async def test_without_redis_a_caller_who_cannot_wait_is_told_when_to_ask_again(
     async with unreachable() as redis:
         pacer = Pacer(Limiter(redis, "s", Rate.parse("1000/s")))
         async with asyncio.timeout(5):
-            wait = await pacer.permit(lambda seconds: seconds < 0.01)
-        assert wait is not None
-        assert wait > 0
+            answer = await pacer.permit(lambda seconds: seconds < 0.01)
+        assert isinstance(answer, NotNow)
+        assert answer.seconds > 0
         await pacer.close()
 
 
@@ -360,7 +360,7 @@ async def test_a_caller_for_whom_waiting_is_not_worth_it_gets_an_answer_and_no_p
     redis: Redis, fleet: Assemble
 ) -> None:
     ours = await fleet("100/s", size=1)
-    assert await ours.pacers[0].permit(never) == 0.0
+    assert await ours.pacers[0].permit(never) == NotNow(0.0)
     assert await redis.exists(KEY) == 0
 
 
@@ -369,8 +369,9 @@ async def test_a_caller_who_cannot_wait_for_a_pauses_end_is_told_how_long_it_las
     await ours.pacers[0].throttle(30.0)
     for pacer in ours.pacers:
         async with asyncio.timeout(2):
-            wait = await pacer.permit(lambda seconds: seconds < 20)
-        assert wait == pytest.approx(30.0, abs=1.0)
+            answer = await pacer.permit(lambda seconds: seconds < 20)
+        assert isinstance(answer, NotNow)
+        assert answer.seconds == pytest.approx(30.0, abs=1.0)
 
 
 async def test_a_caller_whose_reason_to_wait_ends_meanwhile_is_answered_soon(fleet: Assemble) -> None:
@@ -382,7 +383,7 @@ async def test_a_caller_whose_reason_to_wait_ends_meanwhile_is_answered_soon(fle
     assert not waiter.done()
     going_on = False
     async with asyncio.timeout(2 * AHEAD + 0.2):
-        assert await waiter is not None
+        assert isinstance(await waiter, NotNow)
 
 
 async def test_cancelled_waiters_do_not_consume_permits(redis: Redis, fleet: Assemble) -> None:
@@ -393,7 +394,7 @@ async def test_cancelled_waiters_do_not_consume_permits(redis: Redis, fleet: Ass
     for waiter in waiting:
         waiter.cancel()
     async with asyncio.timeout(3 * AHEAD):  # not behind the 200
-        assert await pacer.permit(always) is None
+        assert isinstance(await pacer.permit(always), Permit)
     await asyncio.sleep(AHEAD)
     before = await redis.hget(KEY, "next")
     await asyncio.sleep(2 * AHEAD)
@@ -405,7 +406,7 @@ async def test_whoever_waits_is_served_in_turn(fleet: Assemble) -> None:
     ours, served = await fleet("200/s", size=1), []
 
     async def wait(number: int) -> None:
-        assert await ours.pacers[0].permit(always) is None
+        assert isinstance(await ours.pacers[0].permit(always), Permit)
         served.append(number)
 
     await asyncio.gather(*map(wait, range(50)))

@@ -5,6 +5,7 @@ import itertools
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -29,7 +30,7 @@ from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History, Result
 from worker.pipeline.reconcile import EVERY
 from worker.store import keys
-from worker.store.shards import LEASE, MESSAGE_LIFE, Claim, Due, NotClaimed, Presence, Shards
+from worker.store.shards import LEASE, MESSAGE_LIFE, Claim, Due, NotClaimed, Presence, Shards, Standing
 from worker.wiring import Store
 
 ABSENT = Result(Reason.NOT_FOUND, http_status=404, attempts=1)
@@ -70,7 +71,7 @@ async def let_time_come(redis: Redis, batch_id: str, shard: int) -> None:
 async def test_a_claim_holds_the_shards_ids_what_is_finished_and_what_was_tried(store: Store) -> None:
     batch_id = (await submit(store.batches, IDS, 4, known={5: INVALID})).batch_id
     claim = await claimed(store.shards, batch_id, 1)
-    assert (claim.ids, claim.finished, claim.histories, claim.interrupted) == (IDS[4:8], frozenset({1}), {}, False)
+    assert (claim.ids, claim.finished, claim.histories, claim.deaths) == (IDS[4:8], frozenset({1}), {}, 0)
 
 
 async def test_a_leased_shard_is_held_against_every_other(store: Store) -> None:
@@ -90,7 +91,7 @@ async def test_a_claim_repeated_with_its_token_answers_the_same(store: Store) ->
     batch_id = (await submit(store.batches, IDS)).batch_id
     assert await claimed(store.shards, batch_id) == await claimed(store.shards, batch_id)
     await expire_lease(store.redis, batch_id)
-    assert (await claimed(store.shards, batch_id)).interrupted is False
+    assert (await claimed(store.shards, batch_id)).deaths == 0
 
 
 async def test_a_token_that_begins_like_the_holders_is_another(store: Store) -> None:
@@ -98,7 +99,7 @@ async def test_a_token_that_begins_like_the_holders_is_another(store: Store) -> 
     claim = await claimed(store.shards, batch_id, 0, "t11")
     for token in ("t1", "t", "t111"):
         assert await store.shards.claim(batch_id, 0, token) is NotClaimed.HELD
-        other = type(claim)(claim.batch_id, 0, token, claim.ids, claim.finished, claim.histories, False)
+        other = replace(claim, token=token)
         assert not (await store.shards.record(other, written(claim), time.time())).ours
         assert not await store.shards.release(other, {}, 0.0)
     assert (await existing(store.batches, batch_id)).tally.pending == len(IDS)
@@ -108,7 +109,7 @@ async def test_a_dead_holders_shard_goes_to_the_next_as_interrupted(store: Store
     batch_id = (await submit(store.batches, IDS)).batch_id
     await claimed(store.shards, batch_id, 0, "dead")
     await expire_lease(store.redis, batch_id)
-    assert (await claimed(store.shards, batch_id, 0, "t2")).interrupted
+    assert (await claimed(store.shards, batch_id, 0, "t2")).deaths == 1
 
 
 async def test_an_interrupted_shard_stays_so_however_often_it_is_given_back(store: Store) -> None:
@@ -118,7 +119,7 @@ async def test_an_interrupted_shard_stays_so_however_often_it_is_given_back(stor
     await expire_lease(store.redis, batch_id)
     for number in range(3):
         claim = await claimed(store.shards, batch_id, 0, f"t{number}")
-        assert claim.interrupted
+        assert claim.deaths == 1
         assert (await store.shards.record(claim, written(claim, {number: ABSENT}), time.time())).ours
         assert await store.shards.release(claim, {}, 0.0) is (number < 2)
 
@@ -131,7 +132,7 @@ async def test_a_released_shard_was_not_interrupted_and_its_histories_come_back(
     }
     assert await store.shards.release(await claimed(store.shards, batch_id), histories, 0.0)
     claim = await claimed(store.shards, batch_id, 0, "t2")
-    assert (claim.interrupted, claim.histories) == (False, histories)
+    assert (claim.deaths, claim.histories) == (0, histories)
 
 
 async def test_histories_are_kept_when_the_next_holder_dies(store: Store) -> None:
@@ -195,7 +196,7 @@ async def test_a_repeated_last_write_changes_nothing(store: Store) -> None:
     assert (await store.shards.record(claim, written(claim), time.time())).ours
     before = await existing(store.batches, batch_id)
     again = await store.shards.record(claim, written(claim, {0: ABSENT}), time.time())
-    assert again.state is BatchState.COMPLETED
+    assert again.standing is Standing.COMPLETED
     assert await existing(store.batches, batch_id) == before
 
 
@@ -209,7 +210,7 @@ async def test_a_stale_holder_changes_neither_outcomes_nor_tally(store: Store) -
     before = await lines(store.batches, batch_id), await existing(store.batches, batch_id)
 
     refused = await store.shards.record(stale, written(stale, {0: ABSENT, 1: ABSENT}), time.time())
-    assert (refused.ours, refused.state) == (False, BatchState.RUNNING)
+    assert (refused.ours, refused.standing) == (False, Standing.RUNNING)
     assert not await store.shards.release(stale, {1: History(9)}, 0.0)
     assert (await lines(store.batches, batch_id), await existing(store.batches, batch_id)) == before
     assert await store.shards.claim(batch_id, 0, "third") is NotClaimed.HELD
@@ -297,7 +298,7 @@ async def test_a_write_renews_the_lease_also_with_nothing_to_write(store: Store)
     claim = await claimed(store.shards, batch_id)
     await let_time_come(store.redis, batch_id, 0)
     recorded = await store.shards.record(claim, [], time.time())
-    assert (recorded.ours, recorded.state) == (True, BatchState.RUNNING)
+    assert (recorded.ours, recorded.standing) == (True, Standing.RUNNING)
     assert LEASE - 2 < await due_at(store.redis, batch_id, 0) <= LEASE
     assert (await existing(store.batches, batch_id)).tally.pending == len(IDS)
 
@@ -308,7 +309,7 @@ async def test_renewing_keeps_the_mark_of_an_interrupted_shard(store: Store) -> 
     await expire_lease(store.redis, batch_id)
     claim = await claimed(store.shards, batch_id, 0, "t2")
     await store.shards.record(claim, [], time.time())
-    assert (await claimed(store.shards, batch_id, 0, "t2")).interrupted
+    assert (await claimed(store.shards, batch_id, 0, "t2")).deaths == 1
 
 
 async def test_a_holder_learns_of_a_pause_with_its_next_write(store: Store) -> None:
@@ -316,7 +317,7 @@ async def test_a_holder_learns_of_a_pause_with_its_next_write(store: Store) -> N
     claim = await claimed(store.shards, batch_id)
     await pause(store, batch_id)
     recorded = await store.shards.record(claim, written(claim, {0: DELETED}), time.time())
-    assert (recorded.ours, recorded.state) == (True, BatchState.PAUSED)
+    assert (recorded.ours, recorded.standing) == (True, Standing.PAUSED)
     assert (await outcomes(store.batches, batch_id))["c0"] == "confirmed"
 
 
@@ -325,7 +326,7 @@ async def test_a_holder_learns_that_its_batch_is_gone(store: Store) -> None:
     claim = await claimed(store.shards, batch_id)
     await store.redis.delete(*await all_keys(store.redis, f"*{batch_id}*"))
     recorded = await store.shards.record(claim, written(claim), time.time())
-    assert (recorded.ours, recorded.state) == (False, None)
+    assert (recorded.ours, recorded.standing) == (False, Standing.GONE)
     assert await all_keys(store.redis, f"*{batch_id}*") == []
 
 
@@ -333,12 +334,12 @@ async def test_shard_and_batch_end_in_the_step_that_writes_the_last_outcome(stor
     batch_id = (await submit(store.batches, IDS[:5], known={3: INVALID})).batch_id
     first, last = await claimed(store.shards, batch_id, 0, "t1"), await claimed(store.shards, batch_id, 1, "t2")
     recorded = await store.shards.record(last, written(last, {1: DELETED}), time.time())
-    assert (recorded.ours, recorded.state) == (True, BatchState.RUNNING)
+    assert (recorded.ours, recorded.standing) == (True, Standing.RUNNING)
     assert await store.shards.claim(batch_id, 1, "t3") is NotClaimed.DONE
     recorded = await store.shards.record(first, written(first, {0: DELETED, 1: DELETED}), time.time())
-    assert recorded.state is BatchState.RUNNING
+    assert recorded.standing is Standing.RUNNING
     recorded = await store.shards.record(first, written(first, {2: DELETED}), time.time())
-    assert (recorded.ours, recorded.state) == (True, BatchState.COMPLETED)
+    assert (recorded.ours, recorded.standing) == (True, Standing.COMPLETED)
     batch = await existing(store.batches, batch_id)
     assert (batch.tally.pending, batch.tally[Outcome.DELETED], batch.tally[Outcome.SKIPPED]) == (0, 4, 1)
     assert await store.batches.active() == []
@@ -351,7 +352,7 @@ async def test_shards_that_end_at_once_complete_their_batch_exactly_once(store: 
     batch_id = (await submit(store.batches, ids, 3)).batch_id
     claims = [await claimed(store.shards, batch_id, shard, f"t{shard}") for shard in range(10)]
     answers = await asyncio.gather(*(store.shards.record(claim, written(claim), time.time()) for claim in claims))
-    assert sorted(str(answer.state) for answer in answers) == ["completed"] + ["running"] * 9
+    assert sorted(str(answer.standing) for answer in answers) == ["completed"] + ["running"] * 9
     assert (await existing(store.batches, batch_id)).tally.pending == 0
 
 
@@ -359,7 +360,7 @@ async def test_a_batch_whose_last_outcome_comes_while_it_is_paused_completes_whe
     batch_id = (await submit(store.batches, IDS[:3])).batch_id
     claim = await claimed(store.shards, batch_id)
     await pause(store, batch_id)
-    assert (await store.shards.record(claim, written(claim), time.time())).state is BatchState.PAUSED
+    assert (await store.shards.record(claim, written(claim), time.time())).standing is Standing.PAUSED
     batch = await existing(store.batches, batch_id)
     assert (batch.state, batch.tally.pending, batch.ended_at) == (BatchState.PAUSED, 0, None)
     assert await resume(store, batch_id) is BatchState.COMPLETED
@@ -511,7 +512,7 @@ async def test_all_goes_on_when_redis_forgets_its_scripts(store: Store) -> None:
 async def finish_rest(store: Store, batch_id: str) -> None:
     claim = await claimed(store.shards, batch_id, 1, "t9")
     await store.redis.script_flush()
-    assert (await store.shards.record(claim, written(claim), time.time())).state is BatchState.COMPLETED
+    assert (await store.shards.record(claim, written(claim), time.time())).standing is Standing.COMPLETED
 
 
 # Presence

@@ -25,9 +25,11 @@ from tests.conftest import (
 from worker.domain.batches import TRANSITIONS, BatchState, Environment, StateReason, Target
 from worker.domain.errors import ExpungeError
 from worker.domain.outcomes import Outcome, Reason
-from worker.domain.records import Result
+from worker.domain.records import Doubt, History, Result
+from worker.pipeline.cancel import settle_cancelled
 from worker.store import keys
 from worker.store.batches import Accepted
+from worker.store.shards import NotClaimed, Standing
 from worker.wiring import Store
 
 RETENTION = 30 * 86_400
@@ -273,23 +275,40 @@ async def test_the_end_of_an_older_batch_does_not_forget_the_file_of_one_that_ru
     assert await lifetimes(store.redis, [name]) == {name: -1}
 
 
-async def test_a_cancelled_batch_has_ended(store: Store) -> None:
-    """It is not looked at any more, and all of it expires as that of a completed one does."""
-    accepted = await submit(store.batches, IDS)
-    moved, state = await store.batches.move(accepted.batch_id, BatchState.RUNNING, BatchState.CANCELLED)
-    assert (moved, state) == (True, BatchState.CANCELLED)
+async def test_a_cancelled_batch_ends_when_every_record_has_its_outcome(store: Store) -> None:
+    """It stays active until then; afterwards all of it expires as that of a completed one does."""
+    accepted = await submit(store.batches, IDS[:4], 2)
+    holding = await claimed(store.shards, accepted.batch_id)
+    assert await store.batches.move(accepted.batch_id, BatchState.RUNNING, BatchState.CANCELLED) == (
+        True,
+        BatchState.CANCELLED,
+    )
+    assert await store.shards.claim(accepted.batch_id, 0, "t2") is NotClaimed.HELD, "what is in flight ends first"
+    assert await store.shards.unfinished(accepted.batch_id) == [1, 0]
+    await settle_cancelled(store.shards, await claimed(store.shards, accepted.batch_id, 1, "t2"))
+    batch = await existing(store.batches, accepted.batch_id)
+    assert (batch.state, batch.ended_at, batch.goes_on) == (BatchState.CANCELLED, None, True)
+    assert await store.batches.active() == [accepted.batch_id]
+
+    recorded = await store.shards.record(holding, written(holding, {0: DELETED}), time.time())
+    assert (recorded.ours, recorded.standing) == (True, Standing.CANCELLED)
+    await store.shards.release(holding, {1: History(1, Doubt.UNANSWERED, Reason.NO_ANSWER)}, 0.0)
+    await settle_cancelled(store.shards, await claimed(store.shards, accepted.batch_id, 0, "t3"))
+    batch = await existing(store.batches, accepted.batch_id)
+    assert (batch.state, batch.tally.pending, batch.goes_on) == (BatchState.CANCELLED, 0, False)
+    assert batch.tally.reasons == {Reason.CONFIRMED: 1, Reason.NO_ANSWER: 1, Reason.CANCELLED: 2}
+    assert batch.ended_at is not None
     assert await store.batches.active() == []
-    assert (await existing(store.batches, accepted.batch_id)).ended_at is not None
     await assert_all_expires(store.redis)
 
 
-async def test_what_is_recorded_after_a_cancel_expires_too(store: Store) -> None:
-    """A request in flight at a cancel still has an outcome, and its key must not stay for ever."""
-    accepted = await submit(store.batches, IDS, 2)
-    claim = await claimed(store.shards, accepted.batch_id)
-    await store.batches.move(accepted.batch_id, BatchState.RUNNING, BatchState.CANCELLED)
-    await store.shards.record(claim, written(claim, {0: DELETED}), time.time())
-    await store.shards.release(claim, {}, 0.0)
+async def test_a_batch_with_nothing_pending_that_is_cancelled_has_ended(store: Store) -> None:
+    batch_id = (await submit(store.batches, IDS[:3])).batch_id
+    claim = await claimed(store.shards, batch_id)
+    await store.batches.move(batch_id, BatchState.RUNNING, BatchState.PAUSED, StateReason.OPERATOR)
+    await store.shards.record(claim, written(claim), time.time())
+    await store.batches.move(batch_id, BatchState.PAUSED, BatchState.CANCELLED)
+    assert (await existing(store.batches, batch_id)).ended_at is not None
     await assert_all_expires(store.redis)
 
 
@@ -373,7 +392,7 @@ async def test_a_paused_batch_with_nothing_left_completes_when_resumed(store: St
     claim = await claimed(store.shards, batch_id)
     await store.batches.move(batch_id, BatchState.RUNNING, BatchState.PAUSED, StateReason.OPERATOR)
     recorded = await store.shards.record(claim, written(claim), time.time())
-    assert (recorded.ours, recorded.state) == (True, BatchState.PAUSED)
+    assert (recorded.ours, recorded.standing) == (True, Standing.PAUSED)
     assert (await existing(store.batches, batch_id)).tally.pending == 0
 
     assert await store.batches.move(batch_id, BatchState.PAUSED, BatchState.RUNNING) == (True, BatchState.COMPLETED)

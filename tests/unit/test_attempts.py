@@ -11,7 +11,7 @@ import pytest
 from worker.domain.batches import StateReason
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History, Result
-from worker.pipeline.attempts import Later, RetryPolicy
+from worker.pipeline.attempts import Attempt, Later, Outage, RetryPolicy, cancelled
 from worker.upstream.reply import Facts
 from worker.upstream.verdict import Gone, Refused, Retry, Settled, Verdict
 
@@ -62,10 +62,20 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 pytestmark = pytest.mark.usefixtures("pauses")
 
 
+async def no_outage() -> float | None:
+    return None
+
+
+async def run(
+    policy: RetryPolicy, attempt: Attempt, history: History, until: float, outage: Outage = no_outage
+) -> tuple[Ended, History]:
+    return await policy.run(attempt, history, until, asyncio.sleep, outage)
+
+
 async def ended(*verdicts: Verdict | Later, history: History = FRESH, policy: RetryPolicy = POLICY) -> Ended:
     """How a record ends whose attempts end so; every verdict must be used."""
     script = Script(*verdicts)
-    result, _ = await policy.run(script, history, FOREVER)
+    result, _ = await run(policy, script, history, FOREVER)
     assert script.calls == len(verdicts)
     return result
 
@@ -80,7 +90,7 @@ async def reason_of(*verdicts: Verdict | Later, history: History = FRESH) -> Rea
 
 
 async def test_a_record_that_is_settled_at_once_takes_one_attempt(pauses: list[float]) -> None:
-    result, history = await POLICY.run(Script(CONFIRMED), FRESH, FOREVER)
+    result, history = await run(POLICY, Script(CONFIRMED), FRESH, FOREVER)
     assert result == Result(
         Reason.CONFIRMED,
         http_status=200,
@@ -126,7 +136,7 @@ async def test_an_error_of_ours_is_not_swallowed_as_an_attempt() -> None:
         raise LookupError("ours")
 
     with pytest.raises(LookupError, match="ours"):
-        await POLICY.run(attempt, FRESH, FOREVER)
+        await run(POLICY, attempt, FRESH, FOREVER)
 
 
 # --- what the end means ---
@@ -221,7 +231,7 @@ async def test_a_result_keeps_what_the_last_reply_said() -> None:
 @pytest.mark.parametrize("verdict", [REFUSED, LATER])
 async def test_a_refusal_of_credentials_or_a_stop_counts_no_attempt(verdict: Refused | Later) -> None:
     history = History(2, Doubt.UNANSWERED, Reason.NO_ANSWER)
-    assert await POLICY.run(Script(verdict), history, FOREVER) == (verdict, history)
+    assert await run(POLICY, Script(verdict), history, FOREVER) == (verdict, history)
 
 
 @pytest.mark.parametrize("verdict", [REFUSED, LATER])
@@ -229,7 +239,7 @@ async def test_a_refusal_of_credentials_or_a_stop_ends_the_tries_and_keeps_those
     verdict: Refused | Later,
 ) -> None:
     script = Script(NO_ANSWER, SERVER_ERROR, verdict)
-    assert await POLICY.run(script, FRESH, FOREVER) == (
+    assert await run(POLICY, script, FRESH, FOREVER) == (
         verdict,
         History(2, Doubt.UNANSWERED | Doubt.SERVER_FAILED, Reason.NO_ANSWER),
     )
@@ -289,7 +299,7 @@ async def test_a_wait_beyond_the_shards_time_hands_the_record_back_with_its_hist
     until = asyncio.get_running_loop().time() + 50.0
     overloaded = Retry(Reason.SERVER_ERROR, Facts(http_status=503), Doubt.SERVER_FAILED, retry_after=60.0)
     script = Script(NO_ANSWER, overloaded)
-    result, history = await POLICY.run(script, FRESH, until)
+    result, history = await run(POLICY, script, FRESH, until)
     assert result == Later(60.0, alone=True)
     assert history == History(2, Doubt.UNANSWERED | Doubt.SERVER_FAILED, Reason.NO_ANSWER)
     assert (script.calls, len(pauses)) == (2, 1)
@@ -297,19 +307,48 @@ async def test_a_wait_beyond_the_shards_time_hands_the_record_back_with_its_hist
 
 async def test_a_wait_within_the_shards_time_is_waited_for(pauses: list[float]) -> None:
     until = asyncio.get_running_loop().time() + 100.0
-    result, _ = await POLICY.run(Script(retry_after(60.0), CONFIRMED), FRESH, until)
+    result, _ = await run(POLICY, Script(retry_after(60.0), CONFIRMED), FRESH, until)
     assert isinstance(result, Result)
     assert pauses == [60.0]
 
 
 async def test_a_record_whose_attempts_are_used_up_ends_even_when_time_is_short() -> None:
-    result, _ = await POLICY.run(Script(retry_after(60.0)), History(4), -1.0)
+    result, _ = await run(POLICY, Script(retry_after(60.0)), History(4), -1.0)
     assert result == Result(Reason.RATE_LIMITED, http_status=429, attempts=5)
 
 
 async def test_a_record_that_is_settled_ends_even_when_time_is_short() -> None:
-    result, _ = await POLICY.run(Script(CONFIRMED), FRESH, -1.0)
+    result, _ = await run(POLICY, Script(CONFIRMED), FRESH, -1.0)
     assert isinstance(result, Result)
+
+
+async def test_during_an_outage_no_record_ends_for_having_used_up_its_attempts() -> None:
+    async def away() -> float | None:
+        return 7.5
+
+    history = History(4, Doubt.UNANSWERED, Reason.NO_ANSWER)
+    result, after = await run(POLICY, Script(NOT_SENT), history, FOREVER, away)
+    assert (result, after.attempts) == (Later(7.5), 5)
+    result, _ = await run(POLICY, Script(CONFIRMED), history, FOREVER, away)
+    assert isinstance(result, Result), "what is settled is settled"
+
+
+# --- a record whose batch is cancelled ---
+
+
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [
+        (History(), Reason.CANCELLED),
+        (History(2), Reason.CANCELLED),  # refused by the limit, or never sent
+        (History(1, Doubt.SERVER_FAILED), Reason.SERVER_ERROR),
+        (History(1, Doubt.UNANSWERED, Reason.UNREADABLE_REPLY), Reason.UNREADABLE_REPLY),
+        (History(2, Doubt.UNANSWERED | Doubt.SERVER_FAILED, Reason.NO_ANSWER), Reason.NO_ANSWER),
+        (History(0, Doubt.INTERRUPTED), Reason.NO_ANSWER),
+    ],
+)
+def test_a_cancelled_record_is_skipped_only_if_it_was_not_executed(history: History, reason: Reason) -> None:
+    assert cancelled(history) == Result(reason, attempts=history.attempts)
 
 
 # --- a record taken up again ---
@@ -317,7 +356,7 @@ async def test_a_record_that_is_settled_ends_even_when_time_is_short() -> None:
 
 async def test_attempts_of_earlier_claims_count_on() -> None:
     earlier = History(3, Doubt.UNANSWERED, Reason.UNREADABLE_REPLY)
-    result, history = await POLICY.run(Script(SERVER_ERROR, SERVER_ERROR), earlier, FOREVER)
+    result, history = await run(POLICY, Script(SERVER_ERROR, SERVER_ERROR), earlier, FOREVER)
     assert result == Result(Reason.UNREADABLE_REPLY, http_status=500, attempts=5)
     assert history == History(5, Doubt.UNANSWERED | Doubt.SERVER_FAILED, Reason.UNREADABLE_REPLY)
 
@@ -332,7 +371,7 @@ async def test_a_record_handed_back_again_and_again_has_no_more_attempts_than_an
         return retry_after(60.0)
 
     for _ in range(POLICY.max_attempts):
-        result, history = await POLICY.run(attempt, history, -1.0)
+        result, history = await run(POLICY, attempt, history, -1.0)
     assert isinstance(result, Result)
     assert calls == POLICY.max_attempts
 

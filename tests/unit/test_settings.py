@@ -52,6 +52,7 @@ def test_the_defaults_are_those_of_the_spec() -> None:
     assert {name: getattr(settings, name) for name in Settings.model_fields} == {
         "redis_url": None,
         "broker_url": None,
+        "replicas": 0,
         "upstream_url": None,
         "upstream_path": "/customer/customer/{customer_id}",
         "upstream_headers": {},

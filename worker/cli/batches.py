@@ -1,4 +1,4 @@
-"""``expunge status``, ``watch``, ``batches``, ``pause`` and ``resume``: how batches stand."""
+"""``expunge status``, ``watch``, ``batches``, ``pause``, ``resume`` and ``cancel``: how batches stand."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -38,7 +38,7 @@ def status(batch_id: session.BatchId, json: session.Json = False, simulate: sess
         emit(batch_json(batch) | {"workers": workers})
         return
     _print_status(batch)
-    if batch.state is BatchState.RUNNING and not workers and not simulate:
+    if batch.goes_on and not workers and not simulate:
         say("no worker is running: start `expunge worker`")
 
 
@@ -48,23 +48,29 @@ def _print_status(batch: Batch) -> None:
     typer.echo(f"  {description.source}, {description.rows:,} rows, {description.target.environment.value}")
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
+    if batch.probe_at is not None:
+        typer.echo(
+            f"  the upstream is away; it is asked again at {rfc3339(batch.probe_at)}, and then this goes on by itself"
+        )
     for line in tally_lines(batch.tally):
         typer.echo(line)
 
 
 def watch(batch_id: session.BatchId, json: session.Json = False, simulate: session.Simulated = False) -> None:
     """Show a batch's progress until it ends or is paused; the exit code says how."""
-    with session.running_redis(load_settings(), simulate=simulate) as reachable:
+    settings = load_settings()
+    with session.running_redis(settings, simulate=simulate) as reachable:
 
         async def until_ended() -> Batch:
             async with session.opened_store(reachable) as store:
+                batch = await session.found(store, batch_id)
+                follower = session.Follower(store, session.embedded_home(settings, simulate=simulate))
                 with ProgressDisplay() as display:
-                    while True:
-                        batch = await session.found(store, batch_id)
+                    while batch.goes_on:
                         display.show(batch)
-                        if batch.state.ended or batch.state is BatchState.PAUSED:
-                            return batch
                         await asyncio.sleep(_POLL)
+                        batch = await follower.look(batch)
+                return batch
 
         batch = asyncio.run(until_ended())
     if json:
@@ -115,6 +121,23 @@ def resume(batch_id: session.BatchId, simulate: session.Simulated = False) -> No
     _control(batch_id, simulate, act)
 
 
+def cancel(batch_id: session.BatchId, simulate: session.Simulated = False) -> None:
+    """End a batch for good: nothing more is sent, and what is pending is skipped. It cannot be resumed."""
+
+    async def act(store: Store) -> None:
+        told = False
+
+        def in_flight(shards: int) -> None:
+            nonlocal told
+            if not told:
+                say(f"nothing more is sent; waiting for what {shards} shards have in flight ...")
+            told = True
+
+        await control.cancel(store.batches, store.shards, batch_id, in_flight)
+
+    _control(batch_id, simulate, act)
+
+
 def _control(batch_id: str, simulate: bool, act: Callable[[Store], Coroutine[None, None, None]]) -> None:
     with session.running_redis(load_settings(), simulate=simulate) as reachable:
 
@@ -125,4 +148,4 @@ def _control(batch_id: str, simulate: bool, act: Callable[[Store], Coroutine[Non
                 return await session.found(store, batch_id)
 
         batch = asyncio.run(run())
-    say(f"batch {batch.id}: {state_of(batch)}")
+    say(f"batch {batch.id}: {state_of(batch)}: {counts(batch.tally)}")

@@ -48,6 +48,7 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "reasons": {reason.text: batch.tally.reasons[reason] for reason in Reason if batch.tally.reasons.get(reason)},
         "created_at": rfc3339(batch.created_at),
         "ended_at": rfc3339(batch.ended_at) if batch.ended_at else None,
+        "probe_at": rfc3339(batch.probe_at) if batch.probe_at else None,
     }
 
 

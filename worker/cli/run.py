@@ -6,7 +6,8 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,7 @@ from worker.cli.output import ProgressDisplay, batch_json, emit, say, state_of, 
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
-from worker.domain.batches import Batch, BatchState, StateReason
+from worker.domain.batches import Batch, StateReason
 from worker.domain.errors import RefusedError, UsageError
 from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
@@ -76,9 +77,10 @@ def run(
         else:
             session.guard_production(settings, inspection.rows, confirm)
             asyncio.run(session.check_upstream(settings))
+        home = session.embedded_home(settings, simulate=simulate)
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
         again_command = shlex.join(["expunge", *sys.argv[1:]])
-        work = _Run(csv_file, reachable, report_path, reference, workers=workers, again=again, simulate=simulate)
+        work = _Run(csv_file, reachable, home, report_path, reference, workers=workers, again=again, simulate=simulate)
         try:
             batch = asyncio.run(work.all())
         except _Interrupted:
@@ -125,6 +127,7 @@ class _Run:
         self,
         csv_file: CsvFile,
         settings: Settings,
+        home: Path | None,
         report_path: str,
         reference: str | None,
         *,
@@ -132,7 +135,8 @@ class _Run:
         again: bool,
         simulate: bool,
     ) -> None:
-        self._csv_file, self._settings, self._report_path, self._reference = csv_file, settings, report_path, reference
+        self._csv_file, self._settings, self._home = csv_file, settings, home
+        self._report_path, self._reference = report_path, reference
         self._workers, self._again, self._simulate = workers, again, simulate
         self._stop = asyncio.Event()
 
@@ -175,27 +179,29 @@ class _Run:
     async def _continue(self, store: Store, batch: Batch) -> Batch:
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
             await control.resume(store.batches, store.feeder, batch.id)
-        elif batch.state is not BatchState.RUNNING:
+        elif not batch.goes_on:
             raise RefusedError(f"batch {batch.id} is {state_of(batch)}; to go on: expunge resume {batch.id}")
         say(f"batch {batch.id}: going on after {batch.tally.done:,} of {batch.tally.total:,} records")
         return await session.found(store, batch.id)
 
     async def _work(self, store: Store, batch: Batch) -> Batch:
         """Run workers until the batch ends, is paused, or we are asked to stop."""
+        follower = session.Follower(store, self._home)
         with ExitStack() as stack:
             children = stack.enter_context(Children(self._settings, self._workers)) if self._workers else None
             display = stack.enter_context(ProgressDisplay())
-            while True:
-                batch = await session.found(store, batch.id)
+            while batch.goes_on and not self._stop.is_set():
                 display.show(batch)
-                if batch.state is not BatchState.RUNNING or self._stop.is_set():
-                    break
                 if children is not None:
                     children.restart_if_dead()
-                await asyncio.wait([asyncio.ensure_future(self._stop.wait())], timeout=_POLL)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_POLL):
+                        await self._stop.wait()
+                batch = await follower.look(batch)
+            display.show(batch)
             if children is not None:
                 await asyncio.to_thread(children.stop)
-        return await session.found(store, batch.id)
+        return await follower.look(batch)
 
     async def _tell(self, store: Store, batch: Batch) -> None:
         say(f"batch {batch.id}: {state_of(batch)}")

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 import typer
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from worker.cli.output import say
 from worker.domain.batch_ids import is_batch_id
 from worker.domain.batches import Batch, Environment
 from worker.domain.errors import RefusedError, UnreachableError, UsageError
-from worker.embedded import embedded_server, has_data
+from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
 from worker.settings import Settings
 from worker.store.connection import problems, readable_errors
@@ -61,9 +62,11 @@ def open_csv(file: str, column: str, settings: Settings, *, skip_bad_rows: bool)
     )
 
 
-def rehearsal_home(settings: Settings) -> Path:
-    """Where rehearsals keep their store, apart from any real one."""
-    return settings.home / "simulate"
+def embedded_home(settings: Settings, *, simulate: bool) -> Path | None:
+    """The folder of the embedded server, if that is the store; rehearsals keep theirs apart from any real one."""
+    if simulate:
+        return settings.home / "simulate"
+    return settings.home if settings.redis_url is None else None
 
 
 @contextmanager
@@ -72,10 +75,10 @@ def running_redis(settings: Settings, *, simulate: bool = False, start: bool = F
 
     Without ``start``, a home that never kept anything is refused rather than made.
     """
-    if settings.redis_url is not None and not simulate:
+    home = embedded_home(settings, simulate=simulate)
+    if home is None:
         yield settings
         return
-    home = rehearsal_home(settings) if simulate else settings.home
     if not start and not has_data(home):
         raise UsageError(f"there is no store in {home}; " + ("no rehearsal was run there" if simulate else NO_REDIS))
     with embedded_server(home) as url:
@@ -102,6 +105,34 @@ async def found(store: Store, batch_id: str) -> Batch:
     if batch is None:
         raise UsageError(f"there is no batch '{batch_id}'; `expunge batches` lists them, and they expire")
     return batch
+
+
+class Follower:
+    """Looks at a batch again and again, whatever becomes of Redis meanwhile.
+
+    While it is away, the batch shows as it stood; an embedded server that died is started again.
+    """
+
+    def __init__(self, store: Store, home: Path | None) -> None:
+        self._store = store
+        self._home = home
+        self._away = False
+
+    async def look(self, batch: Batch) -> Batch:
+        """The batch as it stands now; raises ``UsageError`` if it is gone, or its server cannot be started."""
+        try:
+            now = await found(self._store, batch.id)
+        except RedisError as error:
+            if not self._away:
+                say(f"Redis is away ({type(error).__name__}); nothing is lost, waiting for it ...")
+            self._away = True
+            if self._home is not None:
+                await asyncio.to_thread(revive, self._home)
+            return batch
+        if self._away:
+            say("Redis is back")
+        self._away = False
+        return now
 
 
 def guard_production(settings: Settings, rows: int, confirm: int | None) -> None:

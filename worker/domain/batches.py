@@ -133,3 +133,12 @@ class Batch:
     created_at: float
     """Seconds since the epoch, by the store's clock, as the next."""
     ended_at: float | None = None
+    """Set when every record has its outcome."""
+    probe_at: float | None = None
+    """While the circuit is open: when the upstream is asked again."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it gets on by itself: it runs, waits for the upstream, or is being cancelled."""
+        waits = self.state is BatchState.PAUSED and self.state_reason is StateReason.CIRCUIT_OPEN
+        return self.ended_at is None and (waits or self.state in (BatchState.RUNNING, BatchState.CANCELLED))

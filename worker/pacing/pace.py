@@ -1,13 +1,16 @@
-"""The one limit for all workers: may I send now? (SPEC 4, promise 6)
+"""The one limit for all workers, and the one circuit breaker: may I send now? (SPEC 4, promises 5 and 6)
 
-A worker process asks Redis for many permits at a time; each is a moment to send at. If Redis cannot be asked, nothing
-is sent. docs/decisions/0004 says why this is our own.
+A worker process asks Redis for many permits at a time; each is a moment to send at. With the same question it tells
+what became of earlier ones, so that the circuit opens for everybody when the upstream is away. If Redis cannot be
+asked, nothing is sent. docs/decisions/0004 and 0009 say why this is our own.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from importlib.resources import files
 from typing import TypeAlias
 
@@ -30,6 +33,27 @@ _OUTAGE_PAUSE = 0.5
 _LUA = files(__package__) / "lua"
 
 
+class Sign(StrEnum):
+    """What a request says of the upstream as a whole."""
+
+    ANSWERED = "answered"
+    """It is there, whatever it said of the record."""
+    FAILED = "failed"
+    """It failed; the record may be the cause, so each record should count once only."""
+    ABSENT = "absent"
+    """Nobody is there; no record can be the cause."""
+
+
+@dataclass(slots=True)
+class Signs:
+    """How many requests that were granted in one epoch of the circuit gave each sign."""
+
+    epoch: int = 0
+    answered: int = 0
+    failed: int = 0
+    absent: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """An answer of the limiter, in seconds."""
@@ -38,26 +62,41 @@ class Grant:
     wait: float
     """Until the first permit; without permits: until asking again makes sense."""
     interval: float = 0.0
+    circuit_open: bool = False
+    probe: bool = False
+    """The one permit shows whether the upstream is back."""
+    epoch: int = 0
 
 
 class Limiter:
-    """The limiter in Redis; every worker of one upstream and merchant shares it by its key."""
+    """Limiter and circuit in Redis; every worker of one upstream and merchant shares them by their keys.
 
-    def __init__(self, redis: Redis, scope: str, rate: Rate) -> None:
-        self._key = f"expunge:pace:{scope}"
+    ``probe_life``: seconds after which a probe of which nothing was heard is taken for lost.
+    """
+
+    def __init__(self, redis: Redis, scope: str, rate: Rate, probe_life: float = 15.0) -> None:
+        self._key, self._circuit = f"expunge:pace:{scope}", f"expunge:circuit:{scope}"
+        self._probe_life = int(probe_life * 1e6)
         pace, *further = rate.windows
         self._windows = [pace.limit * _HEADROOM, pace.seconds]
         for window in further:
             self._windows += [window.limit, window.seconds]
-        self._reserve = redis.register_script((_LUA / "reserve.lua").read_text())
+        circuit = (_LUA / "circuit.lua").read_text()
+        self._reserve, self._ask = (
+            redis.register_script(circuit + (_LUA / f"{name}.lua").read_text()) for name in ("reserve", "ask")
+        )
         self._throttle = redis.register_script((_LUA / "throttle.lua").read_text())
 
-    async def reserve(self, wanted: int) -> Grant:
-        """Reserve up to ``wanted`` permits; raises ``RedisError`` when it cannot be asked."""
-        permits, wait, interval = await self._reserve(
-            keys=[self._key], args=[wanted, int(AHEAD * 1e6), _RECOVERY, *self._windows]
-        )
-        return Grant(permits, wait / 1e6, interval / 1e6)
+    async def reserve(self, wanted: int, signs: Signs | None = None) -> Grant:
+        """Reserve up to ``wanted`` permits, and hand in signs; raises ``RedisError`` when it cannot be asked."""
+        args = [wanted, int(AHEAD * 1e6), _RECOVERY, *_told(signs), self._probe_life, *self._windows]
+        permits, wait, interval, circuit, epoch = await self._reserve(keys=[self._key, self._circuit], args=args)
+        return Grant(permits, wait / 1e6, interval / 1e6, circuit == 1, circuit == 2 and permits > 0, epoch)
+
+    async def outage(self, signs: Signs | None = None) -> float | None:
+        """Hand in signs; seconds until the upstream is asked again, or ``None`` if the circuit is closed."""
+        left = await self._ask(keys=[self._circuit], args=_told(signs))
+        return None if left < 0 else float(left) / 1e6
 
     async def throttle(self, pause: float) -> float:
         """Pause everybody for at least ``pause`` seconds and lower the rate; returns how long the pause still lasts."""
@@ -65,29 +104,52 @@ class Limiter:
         return float(left) / 1e6
 
 
+def _told(signs: Signs | None) -> list[int | float]:
+    told = signs or Signs()
+    return [told.epoch, told.answered, told.failed, told.absent, random.random()]  # noqa: S311 - jitter
+
+
 Worth: TypeAlias = Callable[[float], bool]
 """Whether it still makes sense to wait that many seconds more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """One request may be sent, now."""
+
+    epoch: int = 0
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotNow:
+    """Waiting is not worth it."""
+
+    seconds: float
+    """After which it makes sense to ask again."""
+    circuit_open: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
     worth: Worth
-    answer: "asyncio.Future[float | None]"
+    answer: "asyncio.Future[Permit | NotNow]"
 
 
 class Pacer:
-    """Hands out the limiter's permits to the coroutines of one process."""
+    """Hands out the limiter's permits to the coroutines of one process, and gathers the signs of their requests."""
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
+        self._signs = Signs()
         self._waiters: deque[_Waiter] = deque()
         self._pump: asyncio.Task[None] | None = None
         self._paused_until = 0.0
 
-    async def permit(self, worth: Worth) -> float | None:
-        """Wait until one request may be sent, and return ``None``.
+    async def permit(self, worth: Worth) -> Permit | NotNow:
+        """Wait until one request may be sent; ``tell`` then what it said of the upstream.
 
-        ``worth`` is asked now and then; once waiting is not worth it, return after how many seconds to ask again.
+        ``worth`` is asked now and then; once waiting is not worth it, or the circuit is open, return ``NotNow``.
         """
         loop = asyncio.get_running_loop()
         waiter = _Waiter(worth, loop.create_future())
@@ -95,6 +157,20 @@ class Pacer:
         if self._pump is None or self._pump.done():
             self._pump = loop.create_task(self._grant_all())
         return await waiter.answer
+
+    def tell(self, permit: Permit, sign: Sign) -> None:
+        """Note what the request of a permit said of the upstream; handed in with the next question."""
+        if permit.epoch == self._signs.epoch:
+            setattr(self._signs, sign, getattr(self._signs, sign) + 1)
+
+    async def outage(self) -> float | None:
+        """Seconds until the upstream is asked again if the circuit is open, or cannot be asked; else ``None``."""
+        signs = self._take_signs()
+        try:
+            return await self._limiter.outage(signs)
+        except RedisError:
+            self._give_back(signs)
+            return _OUTAGE_PAUSE
 
     async def throttle(self, retry_after: float | None) -> None:
         """Tell everybody of a 429. When Redis is away, at least this process pauses."""
@@ -116,15 +192,32 @@ class Pacer:
     def _pause(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
+    def _take_signs(self) -> Signs:
+        signs, self._signs = self._signs, Signs(self._signs.epoch)
+        return signs
+
+    def _give_back(self, signs: Signs) -> None:
+        """What could not be handed in is handed in later, unless it is no longer news by then."""
+        if signs.epoch == self._signs.epoch:
+            self._signs.answered += signs.answered
+            self._signs.failed += signs.failed
+            self._signs.absent += signs.absent
+
     async def _grant_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._still_waiting(0.0):
+            signs = self._take_signs()
             try:
-                grant = await self._limiter.reserve(len(self._waiters))
+                grant = await self._limiter.reserve(len(self._waiters), signs)
             except RedisError:
-                grant = Grant(0, _OUTAGE_PAUSE)
+                self._give_back(signs)
+                grant = Grant(0, _OUTAGE_PAUSE, epoch=self._signs.epoch)
+            if grant.epoch != self._signs.epoch:
+                self._signs = Signs(grant.epoch)
             if grant.permits:
                 await self._hand_out(grant, loop.time())
+            elif grant.circuit_open:
+                self._send_away(NotNow(grant.wait, circuit_open=True))
             elif self._still_waiting(grant.wait):
                 await asyncio.sleep(min(grant.wait, AHEAD))
 
@@ -137,8 +230,12 @@ class Pacer:
             now = loop.time()
             if now < self._paused_until or not self._drop_answered():
                 return
-            if now - at <= LATE:
-                self._waiters.popleft().answer.set_result(None)
+            if now - at <= LATE or grant.probe:  # nobody sends in a probe's place
+                self._waiters.popleft().answer.set_result(Permit(grant.epoch, grant.probe))
+
+    def _send_away(self, answer: NotNow) -> None:
+        while self._drop_answered():
+            self._waiters.popleft().answer.set_result(answer)
 
     def _still_waiting(self, wait: float) -> bool:
         """Answer those for whom ``wait`` seconds more are not worth it; returns whether anybody is left."""
@@ -149,7 +246,7 @@ class Pacer:
             if waiter.worth(wait):
                 left.append(waiter)
             else:
-                waiter.answer.set_result(wait)
+                waiter.answer.set_result(NotNow(wait))
         self._waiters = left
         return bool(left)
 

@@ -31,6 +31,10 @@ class Later:
 
 Attempt: TypeAlias = Callable[[], Awaitable[Verdict | Later]]
 """Sends once and judges, or says that it may not send now."""
+Sleep: TypeAlias = Callable[[float], Awaitable[None]]
+"""Waits so many seconds, or until it makes no sense any more."""
+Outage: TypeAlias = Callable[[], Awaitable[float | None]]
+"""Seconds until the upstream is asked again if it is away, else ``None``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,13 @@ class RetryPolicy:
     """Seconds: the first pause lies between 0 and this; each further one may be twice as long."""
     longest: float = 30.0
 
-    async def run(self, attempt: Attempt, history: History, until: float) -> tuple[Result | Refused | Later, History]:
+    async def run(
+        self, attempt: Attempt, history: History, until: float, sleep: Sleep, outage: Outage
+    ) -> tuple[Result | Refused | Later, History]:
         """Try until the record is settled, its attempts are used up, or the time ``until`` (loop's clock) is too near.
 
-        Returns the result or why there is none, and the history with all attempts that count.
+        Returns the result or why there is none, and the history with all attempts that count. During an outage of the
+        upstream no record ends for having used up its attempts (SPEC 4, promise 5).
         """
         first = await attempt()
         if not isinstance(first, Retry):  # the usual case does without the machinery
@@ -55,13 +62,15 @@ class RetryPolicy:
             retry=retry_if_result(lambda verdict: isinstance(verdict, Retry)),
             wait=tries.wait,
             stop=tries.stop,
-            sleep=asyncio.sleep,
+            sleep=sleep,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )(tries.next)
         if isinstance(last, Retry):
-            if tries.history.attempts >= self.max_attempts:
-                return exhausted(last, tries.history), tries.history
-            return Later(tries.upcoming, alone=True), tries.history
+            if tries.history.attempts < self.max_attempts:
+                return Later(tries.upcoming, alone=True), tries.history
+            if (away := await outage()) is not None:
+                return Later(away), tries.history
+            return exhausted(last, tries.history), tries.history
         return self._ended(last, tries.history)
 
     def _ended(
@@ -116,6 +125,11 @@ def _counted(verdict: Settled | Gone | Retry, history: History) -> History:
     return History(history.attempts + 1, history.doubt | verdict.doubt, unanswered)
 
 
+def unanswered(history: History) -> History:
+    """The history with one more attempt, which was cut off before its reply came."""
+    return _counted(Retry(Reason.NO_ANSWER, Facts(), Doubt.UNANSWERED), history)
+
+
 def conclude(verdict: Settled | Gone, history: History) -> Result:
     """The result of a settled record; its history tells what a 404 means (SPEC 2)."""
     if isinstance(verdict, Gone):
@@ -128,6 +142,12 @@ def conclude(verdict: Settled | Gone, history: History) -> Result:
 def exhausted(last: Retry, history: History) -> Result:
     """The result after the last attempt."""
     return _result(_gave_up(last.reason, history), last.facts, history)
+
+
+def cancelled(history: History) -> Result:
+    """The result of a record that was pending when its batch was cancelled: ``skipped`` only if it was not executed."""
+    reason = Reason.SERVER_ERROR if history.doubt & Doubt.SERVER_FAILED else Reason.CANCELLED
+    return Result(_gave_up(reason, history), attempts=history.attempts)
 
 
 def _absent(doubt: Doubt) -> Reason:

@@ -1,13 +1,13 @@
 """Works on shards: pace, send, judge, record, with many records in flight (docs/architecture.md).
 
-A record is sent only while its shard is ours, the batch runs, nobody asked us to stop, and there is time left; what is
-pending in the end is given back with what it tried so far.
+A record is sent only while its shard is ours, the batch runs, the upstream is there, nobody asked us to stop, and there
+is time left; what is pending in the end is given back with what it tried so far.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,11 +23,13 @@ from worker.domain.batches import BatchState, StateReason
 from worker.domain.customer_ids import Digester
 from worker.domain.outcomes import Reason
 from worker.domain.records import History, Result
-from worker.pacing.pace import Pacer
-from worker.pipeline.attempts import Later, RetryPolicy
+from worker.pacing.pace import NotNow, Pacer, Permit, Sign
+from worker.pipeline.attempts import Later, RetryPolicy, unanswered
+from worker.pipeline.cancel import history_of, settle_cancelled
 from worker.store.batches import Batches
 from worker.store.ledger import Ledger
-from worker.store.shards import LEASE, Claim, NotClaimed, Shards, Written
+from worker.store.scripts import NotReplicatedError
+from worker.store.shards import LEASE, Claim, NotClaimed, Shards, Standing, Written
 from worker.upstream.client import Client, UnsafeIdError
 from worker.upstream.verdict import Refused, Retry, Verdict, judge
 
@@ -36,6 +38,10 @@ BUDGET = 20.0
 FLUSH_EVERY = 0.25
 """Seconds between two writes of outcomes: also how soon a pause is noticed and a lease renewed."""
 FLUSH_SIZE = 128
+GRACE = 10.0
+"""Seconds that requests in flight have to end after we were asked to stop; then they count as unanswered."""
+POISON = 3
+"""Deaths of its holders after which a shard's records are sent one by one, to find the one that kills."""
 _WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
 _OUTAGE_PAUSE = 0.5
 _LAST_FLUSH = 5.0  # seconds that a cancelled run may take for it
@@ -80,26 +86,45 @@ async def delete_shard(tools: Tools, batch_id: str, shard: int) -> Ending:
     """
     until = asyncio.get_running_loop().time() + BUDGET
     slots = asyncio.Semaphore(tools.concurrency)
-    claim = await tools.shards.claim(batch_id, shard, uuid4().hex)
+    claim = await _claim(tools, batch_id, shard)
     if isinstance(claim, NotClaimed):
         return Ending(claim.value)
+    if claim.standing is Standing.CANCELLED:
+        await settle_cancelled(tools.shards, claim)
+        return Ending.FINISHED
     run: _ShardRun | None = await _begin(tools, claim, slots, until)
     runs: list[asyncio.Task[Ending]] = []
     async with asyncio.TaskGroup() as group:
         while run is not None:
             runs.append(group.create_task(run.run()))
             await run.nearly_sent.wait()
-            run = await _next(tools, batch_id, slots, until) if run.may_send(_WORTH_A_CLAIM) else None
+            run = await _next(tools, batch_id, slots, until) if run.leaves_room() else None
     endings = [task.result() for task in runs]
     return Ending.GIVEN_BACK if Ending.GIVEN_BACK in endings else endings[0]
 
 
+async def _claim(tools: Tools, batch_id: str, shard: int) -> Claim | NotClaimed:
+    """Nothing is sent before the claim would survive a failover; slow replicas are waited for."""
+    token = uuid4().hex
+    while True:
+        try:
+            return await tools.shards.claim(batch_id, shard, token)
+        except NotReplicatedError as error:
+            log.warning("waiting for replicas", batch=batch_id, shard=shard, error=str(error))
+            if tools.stopping():
+                raise
+
+
 async def _next(tools: Tools, batch_id: str, slots: asyncio.Semaphore, until: float) -> "_ShardRun | None":
     with suppress(RedisError):  # the shard is due again later
-        if (shard := await tools.shards.next_due(batch_id)) is not None:
-            claim = await tools.shards.claim(batch_id, shard, uuid4().hex)
-            if not isinstance(claim, NotClaimed):
-                return await _begin(tools, claim, slots, until)
+        if (shard := await tools.shards.next_due(batch_id)) is None:
+            return None
+        claim = await _claim(tools, batch_id, shard)
+        if isinstance(claim, NotClaimed):
+            return None
+        if claim.standing.lets_send and claim.deaths < POISON:
+            return await _begin(tools, claim, slots, until)
+        await tools.shards.release(claim, {}, 0.0)  # it is for a turn of its own
     return None
 
 
@@ -107,7 +132,12 @@ async def _begin(tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: fl
     """A run of a claimed shard that knows what the ledger knows: that needs no call (SPEC 3, ``deleted_earlier``)."""
     run = _ShardRun(tools, claim, slots, until)
     offsets = run.pending()
-    known = await tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
+    try:
+        known = await tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
+    except RedisError:
+        with suppress(RedisError):
+            await tools.shards.release(claim, {}, 0.0)
+        raise
     for position, deletion in known.items():
         when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         run.settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
@@ -126,41 +156,69 @@ class _ShardRun:
         self._send_until = self._within_lease(self._now())
         self.nearly_sent = asyncio.Event()
         """Set when fewer records wait for their first slot than there are slots."""
+        self._one_by_one = claim.deaths >= POISON
         self._settled = set(claim.finished)
         self._histories = dict(claim.histories)
         self._waits: dict[int, Later] = {}
         self._unwritten: list[Written] = []
         self._to_begin = 0
         self._begun: set[int] = set()
+        self._failed: set[int] = set()
+        self._cut_off: set[int] = set()
         self._flush_now = asyncio.Event()
-        self._sending = True
+        self._halted = asyncio.Event()
+        self._sent = asyncio.Event()
         self._ours = True
         self._running = True
+        self._standing = claim.standing
+        self._probe_at: float | None = None
+        self._stop_by: float | None = None
         self._log = log.bind(batch=claim.batch_id, shard=claim.shard)
 
     async def run(self) -> Ending:
         try:
-            offsets = deque(self.pending())
-            self._to_begin = len(offsets)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._flush_while_sending())
-                try:
-                    async with asyncio.TaskGroup() as senders:
-                        for _ in range(min(self._tools.concurrency, len(offsets))):
-                            senders.create_task(self._send_from(offsets))
-                finally:
-                    self._sending = False
-                    self._flush_now.set()
+            await self._send_all()
         except asyncio.CancelledError:
-            await asyncio.wait_for(self._flush(), _LAST_FLUSH)
+            await asyncio.wait_for(self._end(), _LAST_FLUSH)
             raise
         finally:
             self.nearly_sent.set()
-        await self._flush()
         return await self._end()
 
+    async def _send_all(self) -> None:
+        self._settle_suspect()
+        offsets = deque(self.pending())
+        self._to_begin = len(offsets)
+        many = 1 if self._one_by_one else min(self._tools.concurrency, len(offsets))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._flush_while_sending())
+            try:
+                async with asyncio.TaskGroup() as senders:
+                    tasks = [senders.create_task(self._send_from(offsets)) for _ in range(many)]
+                    group.create_task(self._watch(tasks))
+            finally:
+                self._sent.set()
+                self._flush_now.set()
+
     def pending(self) -> list[int]:
-        return [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
+        """Offsets without an outcome, those first that were tried least."""
+        offsets = [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
+        return sorted(offsets, key=lambda offset: self._history(offset).attempts)
+
+    def leaves_room(self) -> bool:
+        """Whether another shard may begin beside this one."""
+        return not self._one_by_one and self.may_send(_WORTH_A_CLAIM)
+
+    def _history(self, offset: int) -> History:
+        return self._histories.get(offset) or history_of(self._claim, offset)
+
+    def _settle_suspect(self) -> None:
+        """The record that was alone in hand when a worker died, after others had died of this shard (SPEC 3)."""
+        suspect = self._claim.suspect
+        if self._one_by_one and suspect is not None and suspect not in self._settled:
+            self._log.error("record is poisonous", customer=self._tools.digester.log(self._claim.ids[suspect]))
+            note = f"{self._claim.deaths} workers died of it; it may have been sent"
+            self.settle(suspect, Result(Reason.POISONOUS, attempts=self._history(suspect).attempts, note=note))
 
     async def _send_from(self, offsets: deque[int]) -> None:
         try:
@@ -172,13 +230,14 @@ class _ShardRun:
 
     async def _delete(self, offset: int) -> None:
         customer_id = self._claim.ids[offset]
-        history = self._histories.get(offset, History())
-        if self._claim.interrupted:
-            history = history.interrupted()
         key = self._tools.digester.idempotency_key(customer_id, self._claim.batch_id)
         try:
             ended, self._histories[offset] = await self._tools.policy.run(
-                partial(self._attempt, offset, key), history, self._deadline
+                partial(self._attempt, offset, key),
+                self._history(offset),
+                self._deadline,
+                sleep=self._rest,
+                outage=self._tools.pacer.outage,
             )
         except UnsafeIdError:
             ended = Result(Reason.INVALID_ID)
@@ -200,14 +259,45 @@ class _ShardRun:
             self._begun.add(offset)
             if self._to_begin - len(self._begun) < self._tools.concurrency:
                 self.nearly_sent.set()
-            wait = await self._tools.pacer.permit(self.may_send)
-            if wait is not None or not self.may_send():
-                return Later(wait or 0.0)
-            reply = await self._tools.client.delete(customer_id, key)
+            permit = await self._tools.pacer.permit(self.may_send)
+            if isinstance(permit, NotNow):
+                if permit.circuit_open:
+                    await self._circuit_opened(permit.seconds)
+                return Later(permit.seconds)
+            if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
+                return Later(0.0)
+            try:
+                reply = await self._tools.client.delete(customer_id, key)
+            except asyncio.CancelledError:
+                self._cut_off.add(offset)
+                raise
         verdict = judge(reply, customer_id, time.time())
-        if isinstance(verdict, Retry) and verdict.throttled:
-            await self._tools.pacer.throttle(verdict.retry_after)
+        await self._tell(offset, permit, verdict)
         return verdict
+
+    async def _tell(self, offset: int, permit: Permit, verdict: Verdict) -> None:
+        """What the verdict says to everybody: of the rate, and of the upstream as a whole."""
+        if isinstance(verdict, Retry) and not verdict.throttled:
+            if verdict.reason is Reason.NO_CONNECTION:
+                self._tools.pacer.tell(permit, Sign.ABSENT)
+            elif permit.probe or (offset not in self._failed and not self._history(offset).attempts):
+                self._tools.pacer.tell(permit, Sign.FAILED)
+            self._failed.add(offset)
+            return
+        self._tools.pacer.tell(permit, Sign.ANSWERED)
+        if self._standing is Standing.WAITING:
+            self._standing = Standing.RUNNING
+            self._log.info("the upstream is back")
+            with suppress(RedisError):  # else the next answer does it
+                await self._tools.batches.circuit_closed(self._claim.batch_id)
+        if isinstance(verdict, Retry):
+            await self._tools.pacer.throttle(verdict.retry_after)
+
+    async def _take_in_hand(self, offset: int) -> bool:
+        """Note durably which record is sent now; should it kill this worker, the next holder knows."""
+        with suppress(RedisError):
+            return await self._tools.shards.suspect(self._claim, offset)
+        return False
 
     def settle(self, offset: int, result: Result) -> None:
         self._settled.add(offset)
@@ -215,27 +305,61 @@ class _ShardRun:
         if len(self._unwritten) >= FLUSH_SIZE:
             self._flush_now.set()
 
+    async def _circuit_opened(self, seconds: float) -> None:
+        """The upstream is away: give the shard back, and keep no worker waiting."""
+        if self._probe_at is not None:
+            return
+        self._probe_at = self._now() + seconds
+        self._halted.set()
+        self._log.warning("the upstream is away", asked_again_in=round(seconds, 1))
+        with suppress(RedisError):
+            await self._tools.batches.circuit_opened(self._claim.batch_id, seconds)
+
     async def _pause(self, reason: StateReason, customer_id: str) -> None:
         """Stop the batch for everybody. Should Redis be away, this run stops, and the next one meets the same reply."""
         if not self._running:
             return
         self._running = False
+        self._halted.set()
         self._log.warning("batch paused", reason=reason.value, customer=self._tools.digester.log(customer_id))
         with suppress(RedisError):
             await self._tools.batches.move(self._claim.batch_id, BatchState.RUNNING, BatchState.PAUSED, reason)
 
     def may_send(self, wait: float = 0.0) -> bool:
         """Whether a record may be sent ``wait`` seconds from now, as far as is known."""
-        at = self._now() + wait
-        return at < self._send_until and self._ours and self._running and not self._tools.stopping()
+        in_time = self._now() + wait < self._send_until
+        return in_time and self._ours and self._running and self._probe_at is None and not self._tools.stopping()
 
     def _within_lease(self, renewed_at: float) -> float:
         """Until when records may be sent: an attempt must end well before another may hold the shard."""
         return min(self._deadline, renewed_at + LEASE / 2)
 
+    async def _rest(self, seconds: float) -> None:
+        """The pause before a record's next attempt; over at once when none will be made here."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._halted.wait()
+
+    async def _watch(self, senders: Sequence[asyncio.Task[None]]) -> None:
+        """Wake those who rest when nothing may be sent any more; end what is in flight when the grace is over."""
+        while not self._sent.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_EVERY):
+                    await self._sent.wait()
+            if not self.may_send():
+                self._halted.set()
+            if self._tools.stopping() and self._stop_by is None:
+                self._stop_by = self._now() + GRACE
+            if self._must_stop():
+                for sender in senders:
+                    sender.cancel()
+
+    def _must_stop(self) -> bool:
+        return self._stop_by is not None and self._now() >= self._stop_by
+
     async def _flush_while_sending(self) -> None:
         """Ends by a flag: a cancelled command would cost its connection, and redis-py may swallow the cancellation."""
-        while self._sending:
+        while not self._sent.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_EVERY):
                     await self._flush_now.wait()
@@ -254,24 +378,38 @@ class _ShardRun:
                 recorded = await self._tools.shards.record(self._claim, written, time.time())
             except RedisError as error:
                 self._log.warning("results store away", error=type(error).__name__)
+                if self._must_stop():
+                    return  # the lease ends by itself, and the records count as interrupted
                 await asyncio.sleep(_OUTAGE_PAUSE)
                 continue
             del self._unwritten[: len(written)]
             self._send_until = self._within_lease(asked_at)
             self._ours = recorded.ours
-            self._running = self._running and recorded.state is BatchState.RUNNING
+            self._standing = recorded.standing
+            self._running = self._running and recorded.standing.lets_send
             return
 
     async def _end(self) -> Ending:
+        """Write the last outcomes, and give back what is pending with what it tried."""
+        await self._flush()
         if not self._ours:
             self._log.warning("shard lost to another worker")
+            return Ending.LOST
+        if self._unwritten:
             return Ending.LOST
         pending = self.pending()
         if not pending:
             return Ending.FINISHED
+        for offset in self._cut_off:
+            self._histories[offset] = unanswered(self._history(offset))
         histories = {offset: self._histories[offset] for offset in pending if offset in self._histories}
-        waits = [self._waits.get(offset, Later(0.0)) for offset in pending]
-        delay, alone = min(wait.delay for wait in waits), all(wait.alone for wait in waits)
         with suppress(RedisError):  # else the lease ends by itself
-            await self._tools.shards.release(self._claim, histories, delay, alone=alone)
+            await self._tools.shards.release(self._claim, histories, *self._delay(pending))
         return Ending.GIVEN_BACK
+
+    def _delay(self, pending: Sequence[int]) -> tuple[float, bool]:
+        """Seconds until it makes sense to go on, and whether only this shard has to wait."""
+        if self._probe_at is not None:
+            return max(0.0, self._probe_at - self._now()), False
+        waits = [self._waits.get(offset, Later(0.0)) for offset in pending]
+        return min(wait.delay for wait in waits), all(wait.alone for wait in waits)

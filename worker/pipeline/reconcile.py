@@ -10,6 +10,7 @@ import structlog
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from worker.logs import where
 from worker.queue import Publisher
 from worker.store.batches import Batches
 from worker.store.shards import Presence, Shards
@@ -53,4 +54,6 @@ class Feeder:
                         await self.feed(batch_id, processes)
             except (RedisError, OperationalError) as error:
                 log.warning("reconciler waits", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
+                log.error("reconciler failed", error=where(error))
             await asyncio.sleep(EVERY)

@@ -11,8 +11,9 @@ from worker.domain.batches import TRANSITIONS, Batch, BatchState, Description, E
 from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
 from worker.domain.records import Result
-from worker.store import keys, scripts
+from worker.store import keys
 from worker.store.packing import pack_ids, pack_result, unpack_ids, unpack_result
+from worker.store.scripts import Script
 
 _LOADING_TTL = 3600  # seconds; what a submission that died left behind is gone after it
 _PIPELINE = 20  # shards a round trip
@@ -40,11 +41,11 @@ class Line(NamedTuple):
 class Loading:
     """A batch on its way into the store; nothing of it counts before ``commit``."""
 
-    def __init__(self, redis: Redis, batch_id: str, retention: int) -> None:
+    def __init__(self, redis: Redis, batch_id: str, retention: int, replicas: int) -> None:
         self._redis = redis
         self._id = batch_id
         self._retention = retention
-        self._commit = scripts.load(redis, "commit")
+        self._commit = Script(redis, "commit", replicas)
         self._reasons: dict[Reason, int] = {}
         self._pending = 0
         self._shards_with_outcomes: list[int] = []
@@ -112,14 +113,16 @@ class Loading:
 class Batches:
     """Reads batches and moves them from state to state."""
 
-    def __init__(self, redis: Redis, retention_days: int) -> None:
+    def __init__(self, redis: Redis, retention_days: int, replicas: int = 0) -> None:
         self._redis = redis
         self._retention = retention_days * 86_400
-        self._transition = scripts.load(redis, "transition")
+        self._replicas = replicas
+        self._transition = Script(redis, "transition", replicas)
+        self._circuit = Script(redis, "circuit")
 
     def load(self, batch_id: str) -> Loading:
         """Begin to take in a batch."""
-        return Loading(self._redis, batch_id, self._retention)
+        return Loading(self._redis, batch_id, self._retention, self._replicas)
 
     async def get(self, batch_id: str) -> Batch | None:
         """The batch as it stands now, ``None`` if there is none of that ID."""
@@ -166,6 +169,18 @@ class Batches:
             args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
+
+    async def circuit_opened(self, batch_id: str, probe_in: float) -> None:
+        """Pause a running batch until the upstream is back; it is asked again in ``probe_in`` seconds."""
+        await self._note_circuit(batch_id, int(probe_in * 1000))
+
+    async def circuit_closed(self, batch_id: str) -> None:
+        """Let a batch go on that waited for the upstream; no other pause is touched."""
+        await self._note_circuit(batch_id, "")
+
+    async def _note_circuit(self, batch_id: str, probe_in: int | str) -> None:
+        parts = ("meta", "shards", "holders", "parked")
+        await self._circuit(keys=[keys.of_batch(batch_id, part) for part in parts], args=[probe_in])
 
     async def pages(self, batch: Batch) -> AsyncIterator[list[Line]]:
         """Every record in the order of the rows, some thousands at a time; memory does not grow with the batch."""
@@ -238,4 +253,5 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         tally=Tally(tally.pop("pending", 0), {REASON_BY_TEXT[name]: count for name, count in tally.items()}),
         created_at=int(meta["created_at"]) / 1000,
         ended_at=int(meta["ended_at"]) / 1000 if "ended_at" in meta else None,
+        probe_at=int(meta["probe_at"]) / 1000 if "probe_at" in meta else None,
     )

@@ -1,11 +1,13 @@
 """Opens Redis, and turns what it complains of into one line for a person."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -22,7 +24,10 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from worker.domain import sentinels
 from worker.domain.errors import StoreError, UnreachableError
+from worker.domain.sentinels import SentinelAddress
+from worker.store.scripts import NotReplicatedError
 
 _TIMEOUT = 5.0  # seconds; a half-open connection is noticed after it
 _MIN_REDIS = (7, 0)
@@ -32,23 +37,48 @@ _MIN_VALKEY = (8, 0)
 @asynccontextmanager
 async def open_redis(url: str) -> AsyncIterator[Redis]:
     """A client that retries through a short outage; nothing connects before the first command."""
-    redis = Redis.from_url(
-        url,
-        socket_timeout=_TIMEOUT,
-        socket_connect_timeout=_TIMEOUT,
-        **({} if url.startswith("unix:") else {"socket_keepalive": True}),
-        health_check_interval=10,
-        retry=Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
-        retry_on_error=[RedisConnectionError, RedisTimeoutError],
-    )
-    try:
+    async with AsyncExitStack() as stack:
+        if url.startswith(sentinels.SCHEME):
+            redis = _master(SentinelAddress.parse(url), stack)
+        elif url.startswith("unix:"):
+            redis = Redis.from_url(url, **_options())
+        else:
+            redis = Redis.from_url(url, socket_keepalive=True, **_options())
+        stack.push_async_callback(redis.aclose)
         yield redis
-    finally:
-        await redis.aclose()
+
+
+def _options() -> dict[str, Any]:
+    return {
+        "socket_timeout": _TIMEOUT,
+        "socket_connect_timeout": _TIMEOUT,
+        "health_check_interval": 10,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
+        "retry_on_error": [RedisConnectionError, RedisTimeoutError],
+    }
+
+
+def _master(address: SentinelAddress, stack: AsyncExitStack) -> Redis:
+    """A client of whichever server the Sentinels call the master at the time."""
+    asked = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    asker = Sentinel(list(address.hosts), sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
+    for sentinel in asker.sentinels:
+        stack.push_async_callback(sentinel.aclose)
+    master: Redis = asker.master_for(
+        address.name,
+        db=address.database,
+        username=address.user,
+        password=address.password,
+        socket_keepalive=True,
+        **_options(),
+    )
+    return master
 
 
 def shown(url: str) -> str:
     """The address without user and password."""
+    if url.startswith(sentinels.SCHEME):
+        return sentinels.SCHEME + url.removeprefix(sentinels.SCHEME).rpartition("@")[2]
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -71,7 +101,13 @@ def _translated(error: RedisError, where: str) -> UnreachableError | StoreError:
         case ReadOnlyError():
             what = "is a read-only replica; EXPUNGE_REDIS_URL must name the master"
         case OutOfMemoryError():
-            return StoreError(f"Redis at {where} is full; raise its maxmemory, or purge old batches")
+            return StoreError(f"Redis at {where} is full; raise its maxmemory, then try again")
+        case NotReplicatedError():
+            return StoreError(
+                f"Redis at {where} has it, but too few replicas do ({error}); look at `expunge batches`, then try again"
+            )
+        case MasterNotFoundError():
+            what = "knows no master of that name now; check the Sentinels and EXPUNGE_REDIS_URL"
         case RedisConnectionError() | RedisTimeoutError():
             what = "does not answer; check that it runs and that EXPUNGE_REDIS_URL is right"
         case ResponseError() if "NOAUTH" in str(error) or "WRONGPASS" in str(error):

@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 
 from worker.domain.batch_ids import unpack_batch_id
 from worker.domain.customer_ids import Digester
-from worker.store import keys, scripts
+from worker.store import keys
+from worker.store.scripts import Script
 
 _AT_ONCE = 1_000  # lookups in one call, so that Redis stays free for others
 _DAY = 86_400
@@ -34,7 +35,7 @@ class Ledger:
     """Looks up earlier deletions; they are written by ``record.lua``, in the same step as the outcome."""
 
     def __init__(self, redis: Redis, digester: Digester, days: int) -> None:
-        self._lookup = scripts.load(redis, "lookup")
+        self._lookup = Script(redis, "lookup")
         self._digester = digester
         self._days = days
 

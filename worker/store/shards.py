@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from worker.domain.batch_ids import pack_batch_id
-from worker.domain.batches import BatchState, Environment, Target
+from worker.domain.batches import Environment, Target
 from worker.domain.outcomes import Outcome
 from worker.domain.records import History, Result
-from worker.store import keys, scripts
+from worker.store import keys
 from worker.store.ledger import Ledger
 from worker.store.packing import pack_history, pack_result, unpack_history, unpack_ids
+from worker.store.scripts import Script
 
 LEASE = 30.0
 """Seconds that a shard stays its holder's without renewal; a dead worker's shard runs elsewhere soon after."""
@@ -30,6 +31,25 @@ class NotClaimed(StrEnum):
     NOT_RUNNING = "not_running"
 
 
+class Standing(StrEnum):
+    """How a batch stands for those who work on it: its state, and ``waiting`` for a pause that ends by itself."""
+
+    PLANNED = "planned"
+    AWAITING_APPROVAL = "awaiting_approval"
+    RUNNING = "running"
+    WAITING = "waiting"
+    """Paused until the upstream is back; its shards are worked on, so that somebody asks."""
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    GONE = "gone"
+
+    @property
+    def lets_send(self) -> bool:
+        """Whether its records may be sent."""
+        return self in (Standing.RUNNING, Standing.WAITING)
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A shard that is ours until the lease ends."""
@@ -43,8 +63,12 @@ class Claim:
     """Offsets that have an outcome."""
     histories: Mapping[int, History]
     """Of the pending records that were tried, by offset."""
-    interrupted: bool
-    """An earlier holder died, so any of the pending records may have been sent."""
+    standing: Standing
+    """Of the batch: ``running``, ``waiting`` or ``cancelled``."""
+    deaths: int
+    """How many holders died. If any did, each of the pending records may have been sent."""
+    suspect: int | None
+    """The offset of the record that a holder had in hand, alone, when it died."""
 
 
 class Written(NamedTuple):
@@ -67,21 +91,26 @@ class Recorded(NamedTuple):
     """What the store said to a group of outcomes."""
 
     ours: bool
-    """Whether the shard still is the asker's; if not, nothing was written."""
-    state: BatchState | None
-    """Of the batch; ``None`` if it is gone."""
+    """Whether the shard still is the asker's, or has ended; if not, nothing was written."""
+    standing: Standing
+    """Of the batch."""
 
 
 class Shards:
-    """What a worker asks of the store while it works on shards."""
+    """What a worker asks of the store while it works on shards.
 
-    def __init__(self, redis: Redis, ledger: Ledger, retention_days: int) -> None:
+    With ``replicas``, what must survive a failover (claims, outcomes, suspects) is done only when that many replicas
+    have acknowledged it.
+    """
+
+    def __init__(self, redis: Redis, ledger: Ledger, retention_days: int, replicas: int = 0) -> None:
         self._redis = redis
         self._ledger = ledger
         self._retention = retention_days * 86_400
-        self._claim, self._record, self._release, self._feed = (
-            scripts.load(redis, name) for name in ("claim", "record", "release", "feed")
+        self._claim, self._record, self._suspect = (
+            Script(redis, name, replicas) for name in ("claim", "record", "suspect")
         )
+        self._release, self._feed = (Script(redis, name) for name in ("release", "feed"))
 
     async def claim(self, batch_id: str, shard: int, token: str) -> Claim | NotClaimed:
         """Take the shard for ``LEASE`` seconds. Asked again with the same token, it answers the same."""
@@ -91,7 +120,7 @@ class Shards:
         )
         if answer[0] != b"ok":
             return NotClaimed(answer[0].decode())
-        _, interrupted, ids, finished, tried = answer
+        _, standing, deaths, suspect, ids, finished, tried = answer
         return Claim(
             batch_id=batch_id,
             shard=shard,
@@ -99,7 +128,9 @@ class Shards:
             ids=unpack_ids(ids),
             finished=frozenset(map(int, finished)),
             histories={int(at): unpack_history(packed) for at, packed in zip(tried[::2], tried[1::2], strict=True)},
-            interrupted=interrupted == b"1",
+            standing=Standing(standing.decode()),
+            deaths=deaths,
+            suspect=suspect if suspect >= 0 else None,
         )
 
     async def record(self, claim: Claim, written: Sequence[Written], now: float) -> Recorded:
@@ -129,14 +160,17 @@ class Shards:
                 pack_result(result),
                 self._ledger.digest(customer_id) if deleted else b"",
             ]
-        answer, state = await self._record(
+        answer, standing = await self._record(
             keys=[*(keys.of_batch(claim.batch_id, part) for part in parts), keys.ACTIVE], args=args
         )
-        return Recorded(answer == b"ok", None if state == b"gone" else BatchState(state.decode()))
+        return Recorded(answer == b"ok", Standing(standing.decode()))
 
-    async def release(
-        self, claim: Claim, histories: Mapping[int, History], delay: float, *, alone: bool = True
-    ) -> bool:
+    async def suspect(self, claim: Claim, offset: int) -> bool:
+        """Note that this record alone is in hand now; returns whether the shard still is ours."""
+        holders = keys.of_batch(claim.batch_id, "holders")
+        return bool(await self._suspect(keys=[holders], args=[claim.shard, claim.token, offset]) == b"ok")
+
+    async def release(self, claim: Claim, histories: Mapping[int, History], delay: float, alone: bool = True) -> bool:
         """Give the shard back, to be fed again in ``delay`` seconds; returns whether it still was ours.
 
         ``alone`` says that it waits for its own records, so that others of the batch may be fed in its place.
@@ -147,6 +181,11 @@ class Shards:
         parts = ("shards", "holders", f"tries:{claim.shard}", "parked")
         answer = await self._release(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
         return bool(answer == b"ok")
+
+    async def unfinished(self, batch_id: str) -> list[int]:
+        """The shards that have pending records."""
+        shards: list[bytes] = await self._redis.zrange(keys.of_batch(batch_id, "shards"), 0, -1)  # type: ignore[assignment]
+        return [int(raw) for raw in shards]
 
     async def next_due(self, batch_id: str) -> int | None:
         """One more shard for a worker that has time left; none if another batch runs, whose turn it is then."""
@@ -174,7 +213,7 @@ class Presence:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._presence = scripts.load(redis, "presence")
+        self._presence = Script(redis, "presence")
 
     async def beat(self, name: str) -> int:
         """Say that the process is alive; returns how many are."""

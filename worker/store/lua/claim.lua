@@ -1,27 +1,31 @@
 -- Gives a shard to one holder for the time of a lease (SPEC 4, promise 4).
 -- KEYS: meta, shards, holders, ids, out:<shard>, tries:<shard>, parked
 -- ARGV: shard, token, lease (ms)
--- Returns {"ok", interrupted, packed IDs, offsets with an outcome, flat list of offset and history}
---       | {"held"} | {"done"} | {"not_running", state}; a second call with the same token answers the same.
--- A shard whose last holder neither finished it nor gave it back was interrupted, and stays marked so: an attempt of it
--- may have been executed without anybody knowing.
+-- Returns {"ok", standing, deaths, suspect or -1, packed IDs, offsets with an outcome, flat list of offset and history}
+--       | {"held"} | {"done"} | {"not_running"}; a second call with the same token answers the same.
+-- A holder that neither finished its shard nor gave it back has died: an attempt of it may have been executed without
+-- anybody knowing. The shards of a cancelled batch are given out as well, so that their records get an outcome.
 local shard, token = ARGV[1], ARGV[2]
-local state = redis.call('HGET', KEYS[1], 'state') or 'gone'
-if state ~= 'running' then return {'not_running', state} end
+local stands = standing(KEYS[1])
+if stands ~= 'running' and stands ~= 'waiting' and stands ~= 'cancelled' then return {'not_running'} end
 if not redis.call('ZSCORE', KEYS[2], shard) then return {'done'} end
 
-local now, interrupted = now_ms(), '0'
+local now, deaths = now_ms(), 0
 local holder = redis.call('HGET', KEYS[3], shard)
 if holder then
-  local last, expires, was = holder:match('^(%S+) (%d+) (%d)$')
-  interrupted = was
+  local last, expires, before = holder:match('^(%S+) (%d+) (%d)$')
+  deaths = tonumber(before)
   if last ~= '-' and last ~= token then
     if tonumber(expires) > now then return {'held'} end
-    interrupted = '1'
+    deaths = math.min(deaths + 1, 9)
   end
 end
 local expires = now + tonumber(ARGV[3])
-write_holder(KEYS[3], shard, token, expires, interrupted)
+write_holder(KEYS[3], shard, token, expires, deaths)
 redis.call('ZADD', KEYS[2], expires, shard)
 redis.call('ZREM', KEYS[7], shard)
-return {'ok', interrupted, redis.call('HGET', KEYS[4], shard), redis.call('HKEYS', KEYS[5]), redis.call('HGETALL', KEYS[6])}
+local suspect = redis.call('HGET', KEYS[3], 'suspect:' .. shard) or -1
+return {
+  'ok', stands, deaths, tonumber(suspect), redis.call('HGET', KEYS[4], shard), redis.call('HKEYS', KEYS[5]),
+  redis.call('HGETALL', KEYS[6])
+}

@@ -3,9 +3,14 @@
 -- ARGV: how many shards may be under way, time (ms) after which a message that nobody claimed counts as lost, "alone" to
 --       choose one more whatever is under way, unless another batch runs
 -- Returns {environment, merchant, shard numbers}, or {} if there are none. A shard's score is the time at which it is due
--- again, so that one rule serves all.
-if redis.call('HGET', KEYS[1], 'state') ~= 'running' then return {} end
+-- again, so that one rule serves all. While a batch waits for the upstream, one shard is enough to ask whether it is back.
+local stands = standing(KEYS[1])
 local now, room = now_ms(), tonumber(ARGV[1])
+if stands == 'waiting' then
+  room = 1
+elseif stands ~= 'running' and stands ~= 'cancelled' then
+  return {}
+end
 if ARGV[3] == 'alone' then
   if redis.call('SCARD', KEYS[3]) > 1 then return {} end
 else

@@ -6,15 +6,32 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- How a holder is written down: token, when its lease ends, whether an earlier holder was interrupted.
-local function write_holder(holders, shard, token, expires, interrupted)
-  redis.call('HSET', holders, shard, token .. ' ' .. string.format('%d', expires) .. ' ' .. interrupted)
+-- How a batch stands for those who work on it: its state, but 'waiting' if it is paused only until the upstream is back.
+local function standing(meta)
+  local kept = redis.call('HMGET', meta, 'state', 'state_reason')
+  if kept[1] == 'paused' and kept[2] == 'circuit_open' then return 'waiting' end
+  return kept[1] or 'gone'
+end
+
+-- How a holder is written down: token, when its lease ends, how many earlier holders died (9 stands for more as well).
+local function write_holder(holders, shard, token, expires, deaths)
+  redis.call('HSET', holders, shard, token .. ' ' .. string.format('%d', expires) .. ' ' .. deaths)
+end
+
+-- Messages that came while a batch was paused were passed over: what nobody holds is due at once.
+local function make_due(shards, holders, parked)
+  local now = now_ms()
+  for _, shard in ipairs(redis.call('ZRANGEBYSCORE', shards, now, '+inf')) do
+    local holder = redis.call('HGET', holders, shard)
+    if not holder or tonumber(holder:match(' (%d+) ')) <= now then redis.call('ZADD', shards, shard, shard) end
+  end
+  redis.call('DEL', parked)
 end
 
 -- Ends a batch; all of it expires when its retention is over (SPEC 10).
 local function end_batch(batch, prefix, meta, active, state, retention)
   redis.call('HSET', meta, 'state', state, 'ended_at', now_ms())
-  redis.call('HDEL', meta, 'state_reason')
+  redis.call('HDEL', meta, 'state_reason', 'probe_at')
   redis.call('SREM', active, batch)
   for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally', 'parked'}) do
     redis.call('EXPIRE', prefix .. part, retention)

@@ -4,11 +4,13 @@
 -- ARGV: batch ID, prefix of the batch's keys, shard, records in the shard, token, lease (ms), retention (s),
 --       ledger prefix, its expiry (s since the epoch; 0: no ledger), packed batch ID,
 --       then for each result: offset, reason code, packed result, digest or ''
--- Returns {"ok" | "stale", state}. With no results it renews the lease and tells the state.
+-- Returns {"ok" | "stale", standing}. With no results it renews the lease and tells how the batch stands. Asked again
+-- after the shard ended, it answers "ok": all that it could write stands already.
 local shard, token = ARGV[3], ARGV[5]
-local state = redis.call('HGET', KEYS[1], 'state') or 'gone'
+local stands = standing(KEYS[1])
 local holder = redis.call('HGET', KEYS[3], shard)
-if not holder or holder:sub(1, #token + 1) ~= token .. ' ' then return {'stale', state} end
+local ended = not redis.call('ZSCORE', KEYS[2], shard) and redis.call('HLEN', KEYS[5]) == tonumber(ARGV[4])
+if not ended and (not holder or holder:sub(1, #token + 1) ~= token .. ' ') then return {'stale', stands} end
 
 local now = now_ms()
 local seconds = struct.pack('>I4', math.floor(now / 1000))
@@ -26,22 +28,21 @@ for i = 11, #ARGV, 4 do
   end
 end
 for reason, count in pairs(reasons) do redis.call('HINCRBY', KEYS[4], reason, count) end
-local pending = redis.call('HINCRBY', KEYS[4], 'pending', 0 - written)  -- not -written: Redis 7.0 takes no -0
+-- Also when nothing was written, so that a WAIT behind it has something to wait for. Not -written: Redis 7.0 takes no -0.
+local pending = redis.call('HINCRBY', KEYS[4], 'pending', 0 - written)
+if ended then return {'ok', stands} end
 
 if redis.call('HLEN', KEYS[5]) == tonumber(ARGV[4]) then
   redis.call('ZREM', KEYS[2], shard)
-  redis.call('HDEL', KEYS[3], shard)
+  redis.call('HDEL', KEYS[3], shard, 'suspect:' .. shard)
   redis.call('DEL', KEYS[6])
 else
   local expires = now + tonumber(ARGV[6])
   write_holder(KEYS[3], shard, token, expires, holder:sub(-1))
   redis.call('ZADD', KEYS[2], expires, shard)
 end
-if redis.call('HEXISTS', KEYS[1], 'ended_at') == 1 then  -- cancelled meanwhile: what is made now expires as well
-  for _, name in ipairs({KEYS[2], KEYS[3], KEYS[5]}) do redis.call('EXPIRE', name, ARGV[7]) end
+if pending == 0 and stands ~= 'paused' then
+  stands = stands == 'cancelled' and 'cancelled' or 'completed'
+  end_batch(ARGV[1], ARGV[2], KEYS[1], KEYS[7], stands, ARGV[7])
 end
-if pending == 0 and state == 'running' then
-  state = 'completed'
-  end_batch(ARGV[1], ARGV[2], KEYS[1], KEYS[7], state, ARGV[7])
-end
-return {'ok', state}
+return {'ok', stands}

@@ -2,30 +2,27 @@
 -- KEYS: meta, tally, active, shards, holders, parked
 -- ARGV: batch ID, prefix of the batch's keys, retention (s), state it must be in, new state, its reason or ''
 -- Returns {1 if moved else 0, state} as they are afterwards. A batch with nothing pending completes instead of running,
--- and one with something pending does not complete.
+-- and one with something pending does not complete; cancelled, it stays active until every record has its outcome.
+-- One that waits for the upstream counts as running, since it resumes by itself.
 local batch, meta, to, reason = ARGV[1], KEYS[1], ARGV[5], ARGV[6]
 local state = redis.call('HGET', meta, 'state') or 'gone'
 local nothing_pending = redis.call('HGET', KEYS[2], 'pending') == '0'
-if state ~= ARGV[4] or (to == 'completed' and not nothing_pending) then return {0, state} end
+local fits = state == ARGV[4] or (ARGV[4] == 'running' and standing(meta) == 'waiting')
+if not fits or (to == 'completed' and not nothing_pending) then return {0, state} end
 
 if to == 'running' and nothing_pending then to = 'completed' end
-if to == 'completed' or to == 'cancelled' then
+if to == 'completed' or (to == 'cancelled' and nothing_pending) then
   end_batch(batch, ARGV[2], meta, KEYS[3], to, ARGV[3])
   return {1, to}
 end
 
-if to == 'running' then
+if to == 'running' or to == 'cancelled' then
   redis.call('SADD', KEYS[3], batch)
-  -- Messages that came while it was paused were passed over: what nobody holds is due at once.
-  local now = now_ms()
-  for _, shard in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], now, '+inf')) do
-    local holder = redis.call('HGET', KEYS[5], shard)
-    if not holder or tonumber(holder:match(' (%d+) ')) <= now then redis.call('ZADD', KEYS[4], shard, shard) end
-  end
-  redis.call('DEL', KEYS[6])
+  make_due(KEYS[4], KEYS[5], KEYS[6])
 else
   redis.call('SREM', KEYS[3], batch)
 end
 redis.call('HSET', meta, 'state', to)
-if reason == '' then redis.call('HDEL', meta, 'state_reason') else redis.call('HSET', meta, 'state_reason', reason) end
+redis.call('HDEL', meta, 'state_reason', 'probe_at')
+if reason ~= '' then redis.call('HSET', meta, 'state_reason', reason) end
 return {1, to}
