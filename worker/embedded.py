@@ -7,6 +7,7 @@ as a user by a shared lock.
 """
 
 import fcntl
+import os
 import subprocess
 import tempfile
 import time
@@ -59,7 +60,7 @@ def embedded_server(home: Path) -> Iterator[str]:
         except OSError as error:
             raise UsageError(f"EXPUNGE_HOME: {home} cannot be used: {error.strerror}") from None
         with _locked(starting):
-            socket = _adopt(folder) or _start(folder, _new_socket())
+            socket = _adopt(folder) or _start(folder, _socket_of(folder))
             fcntl.flock(using, fcntl.LOCK_SH)
         try:
             yield f"unix://{socket}"
@@ -110,8 +111,15 @@ def _adopt(folder: Path) -> Path | None:
     return socket
 
 
-def _new_socket() -> Path:
-    """In the temporary folder, since the path of a socket may have about 100 characters only."""
+def _socket_of(folder: Path) -> Path:
+    """Where to listen: where those expect it who used a server that died; else a new place.
+
+    It is in the temporary folder, since the path of a socket may have about 100 characters only.
+    """
+    with suppress(OSError):
+        known = Path((folder / "socket").read_text())
+        if known.parent.stat().st_uid == os.getuid():
+            return known
     return Path(tempfile.mkdtemp(prefix="expunge-")) / "redis.sock"
 
 

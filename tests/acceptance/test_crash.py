@@ -105,6 +105,23 @@ def test_a_killed_worker_is_replaced_while_run_goes_on(expunge: Expunge, make_id
     assert json.loads(out)["tally"]["pending"] == 0
 
 
+def test_an_embedded_server_that_dies_is_started_again_and_run_goes_on(expunge: Expunge, make_ids: MakeIds) -> None:
+    ids = make_ids(900)
+    with SimulatorThread(Scenario(latency="20ms")) as upstream:
+        expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_RATE_LIMIT": "200/s"}
+        process = expunge.start("run", expunge.csv(ids), "--workers", "1", "--json")
+        for sent in (200, 500):
+            wait_for(lambda: len(upstream.log) > sent)  # noqa: B023 - asked before the next round
+            os.kill(embedded_pid(expunge), signal.SIGKILL)
+        watched = expunge("watch", json.loads(expunge("batches", "--json").stdout)["batches"][0]["batch"])
+        assert watched.returncode == 0, watched.stderr
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert "Redis is back" in err
+        assert_accounted(ids, outcomes(expunge.folder / "customers.report.csv"), upstream.log, kills_of=2)
+    assert json.loads(out)["tally"]["pending"] == 0
+
+
 def test_messages_that_are_lost_are_sent_again(expunge: Expunge, make_ids: MakeIds, redis_server: str) -> None:
     """The queue and the unacknowledged set deleted by hand: the batch in Redis is the record."""
     ids = make_ids(1200)

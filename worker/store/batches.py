@@ -54,8 +54,6 @@ class Loading:
         """Store a shard's ID cells, and the outcomes that are known before anything is sent, by offset."""
         pipe = self._redis.pipeline(transaction=False)
         ids_key, out_key, shards_key = (self._key(part) for part in ("ids", f"out:{shard}", "shards"))
-        pipe.hset(ids_key, str(shard), pack_ids(ids))
-        pipe.expire(ids_key, _LOADING_TTL)
         if known:
             now = int((await self._redis.time())[0]).to_bytes(4, "big")
             pipe.hset(out_key, mapping={str(offset): now + pack_result(result) for offset, result in known.items()})
@@ -64,6 +62,10 @@ class Loading:
         if len(known) < len(ids):
             pipe.zadd(shards_key, {str(shard): shard})  # due at once, and in the order of the rows
             pipe.expire(shards_key, _LOADING_TTL)
+        pipe.hset(
+            ids_key, str(shard), pack_ids(ids)
+        )  # last: whatever Redis forgets in a crash, if these are there, all is
+        pipe.expire(ids_key, _LOADING_TTL)
         await pipe.execute()
         self._pending += len(ids) - len(known)
         for result in known.values():
