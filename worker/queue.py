@@ -83,7 +83,8 @@ def _as_kombu_writes(url: str) -> tuple[str, dict[str, str]]:
     if url.startswith(sentinels.SCHEME):
         address = SentinelAddress.parse(url)
         user = f"{quote(address.user or '', '')}:{quote(address.password, '')}@" if address.password else ""
-        servers = (f"{sentinels.SCHEME}{user}{host}:{port}/{address.database}" for host, port in address.hosts)
+        hosts = ((f"[{host}]" if ":" in host else host, port) for host, port in address.hosts)
+        servers = (f"{sentinels.SCHEME}{user}{host}:{port}/{address.database}" for host, port in hosts)
         return ";".join(servers), {"master_name": address.name}
     return url, {}
 

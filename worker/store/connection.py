@@ -11,6 +11,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
+    InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -83,6 +84,15 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+_LOCKED = "asks for a password; put it into EXPUNGE_REDIS_URL: redis://:password@host:port/0"
+_SAID = {
+    "NOAUTH": _LOCKED,
+    "WRONGPASS": _LOCKED,
+    "DB index": "has no such database; mend the number at the end of EXPUNGE_REDIS_URL",
+}
+"""What to say to errors that have no class of their own, by words in Redis' answer."""
+
+
 @contextmanager
 def readable_errors(url: str) -> Iterator[None]:
     """Translate what redis-py raises: ``UnreachableError`` for what the operator can mend, else ``StoreError``."""
@@ -110,8 +120,10 @@ def _translated(error: RedisError, where: str) -> UnreachableError | StoreError:
             what = "knows no master of that name now; check the Sentinels and EXPUNGE_REDIS_URL"
         case RedisConnectionError() | RedisTimeoutError():
             what = "does not answer; check that it runs and that EXPUNGE_REDIS_URL is right"
-        case ResponseError() if "NOAUTH" in str(error) or "WRONGPASS" in str(error):
-            what = "asks for a password; put it into EXPUNGE_REDIS_URL: redis://:password@host:port/0"
+        case ResponseError() if said := [advice for words, advice in _SAID.items() if words in str(error)]:
+            what = said[0]
+        case InvalidResponse():
+            what = "does not speak Redis' protocol; check host and port in EXPUNGE_REDIS_URL"
         case _:
             return StoreError(f"Redis at {where} failed: {type(error).__name__}")
     return UnreachableError(f"Redis at {where} {what}")
