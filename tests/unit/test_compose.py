@@ -18,7 +18,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = [name for name, service in SERVICES.items() if "build" in service]
 DEMO = [name for name, service in SERVICES.items() if service.get("profiles") == ["demo"]]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-COMMAND = typer.main.get_command(app)
+GROUP = typer.main.get_group(app)
 
 
 def test_there_are_the_services_that_the_readme_names() -> None:
@@ -110,7 +110,8 @@ def test_every_service_runs_a_command_that_exists(name: str, monkeypatch: pytest
     """The command line is parsed by the real parser, options and values included."""
     command, *arguments = SERVICES[name]["command"]
     monkeypatch.chdir(ROOT)
-    parser = getattr(COMMAND, "commands", {})[command]
+    parser = GROUP.get_command(typer.Context(GROUP), command)
+    assert parser is not None
     parser.make_context(command, list(arguments))
 
 

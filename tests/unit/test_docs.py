@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from worker.cli import app
+from worker.cli import app, summary
 from worker.domain import errors
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.outcomes import Actor, Outcome, Reason
@@ -18,7 +18,8 @@ from worker.simulator import BUILT_IN, FAULTS, Entry, Rule, Scenario
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
-COMMANDS = getattr(typer.main.get_command(app), "commands", {})
+GROUP = typer.main.get_group(app)
+COMMANDS = {name: GROUP.get_command(typer.Context(GROUP), name) for name in GROUP.list_commands(typer.Context(GROUP))}
 EXIT_CODES = {
     0,
     3,
@@ -110,6 +111,14 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_what_the_command_says_of_itself(command: str) -> None:
+    """It is read from the source, so that a list of commands need not import them all."""
+    found = COMMANDS[command]
+    assert found is not None
+    assert summary(command) == (found.help or "").partition("\n")[0] != ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented_with_its_options(command: str) -> None:
     section = section_of(command)
     assert f"expunge {command}" in section, f"docs/command-line.md has no section that names expunge {command}"
@@ -125,7 +134,9 @@ def section_of(command: str) -> str:
 
 
 def options_of(command: str) -> Iterator[str]:
-    for parameter in COMMANDS[command].params:
+    found = COMMANDS[command]
+    assert found is not None
+    for parameter in found.params:
         if parameter.param_type_name == "option":
             yield from (option for option in parameter.opts if option != "--help")
 

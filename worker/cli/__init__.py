@@ -1,44 +1,85 @@
-"""The command ``expunge`` (SPEC 7): stdout carries data only, everything for people goes to stderr."""
+"""The command ``expunge`` (SPEC 7): stdout carries data only, everything for people goes to stderr.
 
+A command's module is imported when the command is used: all of them take a second.
+"""
+
+import ast
 import os
 import sys
+from importlib import import_module
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import typer
+from typer.core import TyperGroup
 
-from worker import __version__
-from worker.cli import batches, doctor, plan, report, run, simulator, submit, worker
-from worker.cli.output import say
 from worker.domain.errors import ExpungeError
-from worker.logs import where
+
+if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+    from typer._click.formatting import HelpFormatter
+
+_MODULES = {
+    "run": "run",
+    "plan": "plan",
+    "submit": "submit",
+    "status": "batches",
+    "watch": "batches",
+    "report": "report",
+    "batches": "batches",
+    "pause": "batches",
+    "resume": "batches",
+    "cancel": "batches",
+    "worker": "worker",
+    "simulator": "simulator",
+    "doctor": "doctor",
+}
+"""The module of each command; the function has the command's name."""
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, ctx: "Context") -> list[str]:  # noqa: ARG002 - theirs
+        return list(_MODULES)
+
+    def get_command(self, ctx: "Context", cmd_name: str) -> "Command | None":  # noqa: ARG002 - theirs
+        if cmd_name not in _MODULES:
+            return None
+        module = import_module(f"worker.cli.{_MODULES[cmd_name]}")
+        one = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
+        one.command(cmd_name)(getattr(module, cmd_name))
+        return typer.main.get_command(one)
+
+    def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary(name)) for name in self.list_commands(ctx)])
+
+
+def summary(command: str) -> str:
+    """The first line of a command's docstring, read without importing it."""
+    source = files("worker.cli").joinpath(f"{_MODULES[command]}.py").read_text()
+    functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == command)
+    return next((ast.get_docstring(function) or "" for function in functions), "").partition("\n")[0]
+
 
 app = typer.Typer(
     name="expunge",
+    cls=_Commands,
     help="Delete customers of a payments API in bulk, and prove what happened to each of them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_CONTEXT,
     epilog="Exit codes: 0 every record is deleted or absent; 3 some record is not; 4 refused or paused by a guard; "
     "2 usage or bad input; 1 internal error; 130 interrupted.",
 )
-app.command("run")(run.run)
-app.command("plan")(plan.plan)
-app.command("submit")(submit.submit)
-app.command("status")(batches.status)
-app.command("watch")(batches.watch)
-app.command("report")(report.report)
-app.command("batches")(batches.batches)
-app.command("pause")(batches.pause)
-app.command("resume")(batches.resume)
-app.command("cancel")(batches.cancel)
-app.command("worker")(worker.worker)
-app.command("simulator")(simulator.simulator)
-app.command("doctor")(doctor.doctor)
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"expunge {__version__}")
+        from importlib.metadata import version  # noqa: PLC0415 - takes a while
+
+        typer.echo(f"expunge {version('expunge')}")
         raise typer.Exit
 
 
@@ -60,11 +101,11 @@ def _exit_code() -> int:
     try:
         return typer.main.get_command(app).main(standalone_mode=False) or 0
     except ExpungeError as error:
-        say(f"expunge: {error}")
+        _say(f"expunge: {error}")
         return error.exit_code
     except typer.TyperException as error:  # a command line that cannot be understood
         message = error.format_message()
-        say(message if "\n" in message else f"expunge: {message} (see expunge --help)")  # a bare `expunge`: its help
+        _say(message if "\n" in message else f"expunge: {message} (see expunge --help)")  # a bare `expunge`: its help
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 130
@@ -72,5 +113,11 @@ def _exit_code() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
-        say(f"expunge: internal error: {where(error)}; please report it")
+        from worker.logs import where  # noqa: PLC0415 - rarely needed
+
+        _say(f"expunge: internal error: {where(error)}; please report it")
         return 1
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")

@@ -4,12 +4,12 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from worker import __version__
 from worker.cli import session
 from worker.cli.output import say
 from worker.domain.batches import Batch
@@ -87,7 +87,7 @@ async def write_out(
             stream_report, sys.stdout.buffer, report_format, columns, rows, delimiter=delimiter, only=only
         )
     written = await asyncio.to_thread(write_report, out, report_format, columns, rows, delimiter=delimiter, only=only)
-    manifest = write_manifest(out, batch, written, version=__version__, written_at=time.time())
+    manifest = write_manifest(out, batch, written, version=version("expunge"), written_at=time.time())
     say(f"report: {out} ({written.lines:,} rows), manifest: {manifest}")
     return written
 
