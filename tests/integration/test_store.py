@@ -237,10 +237,7 @@ async def test_a_result_comes_back_as_it_was_recorded(store: Store) -> None:
         assert line.result is not None
         assert line.result.finished_at is not None
         assert before <= line.result.finished_at <= time.time()
-        assert line.result == Result(
-            **{name: getattr(results[line.row - 1], name) for name in Result.__slots__ if name != "finished_at"},
-            finished_at=line.result.finished_at,
-        )
+        assert line.result == results[line.row - 1]._replace(finished_at=line.result.finished_at)
 
 
 # The end

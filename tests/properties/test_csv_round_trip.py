@@ -135,6 +135,7 @@ results = st.none() | st.builds(
     missing_field=st.lists(CELLS, max_size=2).map(tuple),
     first_row=st.none() | st.integers(1, 9),
     finished_at=st.none() | st.floats(0, 4e9),
+    note=st.none() | CELLS,
 )
 
 

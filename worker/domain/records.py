@@ -2,13 +2,16 @@
 
 from dataclasses import dataclass, field, replace
 from enum import IntFlag
+from typing import NamedTuple
 
 from worker.domain.outcomes import Outcome, Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A record's terminal outcome and the little of the reply that may be kept (SPEC 4, promise 8)."""
+class Result(NamedTuple):
+    """A record's terminal outcome and the little of the reply that may be kept (SPEC 4, promise 8).
+
+    A tuple, since a report makes a million of them: a frozen dataclass takes three times as long to make.
+    """
 
     reason: Reason
     http_status: int | None = None
