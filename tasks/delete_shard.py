@@ -34,8 +34,8 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
     worker = here.worker()
     try:
         here.run(_delete_and_feed(worker, batch_id, shard))
-    except* RedisError:
-        log.warning("shard left: Redis is away", batch=batch_id, shard=shard)
+    except* RedisError as error:
+        log.warning("shard left to its lease", batch=batch_id, shard=shard, error=where(error))
     except* SoftTimeLimitExceeded:
         log.error("shard left: it took too long", batch=batch_id, shard=shard)
     except* Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown

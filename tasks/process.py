@@ -6,17 +6,20 @@ they have (docs/decisions/0003), since a DELETE that outlives its shard is the w
 
 import asyncio
 import gc
-import multiprocessing
+import mmap
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
 import uvloop
+from billiard.process import active_children
 from celery.signals import worker_init, worker_process_init, worker_process_shutdown, worker_shutting_down
 from redis.exceptions import RedisError
 
@@ -26,9 +29,33 @@ from worker.wiring import Worker, open_worker
 EXIT_WITH_STDIN = "EXPUNGE_EXIT_WITH_STDIN"
 """Set by ``expunge run`` for its children: they stop when it is gone, however it went."""
 
+_STOP_LIMIT = 14.5
+"""Seconds that a worker takes to stop at most (15 are promised); requests in flight have ten of them to end."""
+_SAME_STOP = 0.3
+"""Seconds within which a second signal is the first one's echo: ``timeout`` signals both a process and its group."""
+
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
-stopping = multiprocessing.Event()  # made before the fork: SIGTERM reaches only the parent
+
+
+class Flag:
+    """Once set, set in every process that was forked since it was made.
+
+    Without a lock, other than ``multiprocessing.Event``: a process killed while it asks would keep the lock for ever,
+    and a second signal would wait for the first one's handler, which it interrupts.
+    """
+
+    def __init__(self) -> None:
+        self._byte = mmap.mmap(-1, 1)
+
+    def set(self) -> None:
+        self._byte[0] = 1
+
+    def is_set(self) -> bool:
+        return self._byte[0] == 1
+
+
+stopping = Flag()  # made before the fork: SIGTERM reaches only the parent
 
 
 class Process:
@@ -38,7 +65,6 @@ class Process:
         self._loop = uvloop.new_event_loop()
         self._worker: Future[Worker] = Future()
         self._closing = asyncio.Event()
-        self.busy = False
         self.stopping = False
         self._thread = threading.Thread(target=self._serve, name="expunge-loop", daemon=True)
         self._thread.start()
@@ -51,15 +77,19 @@ class Process:
         """Run a coroutine in the loop and wait for it.
 
         An exception that is raised into this thread meanwhile (Celery's soft time limit) cancels the coroutine, and
-        goes on only when that has ended.
+        goes on only when that has ended. SIGTERM meanwhile (a whole process group is stopped, or Celery lost its
+        connection and wants this process gone) lets the work end by itself, and then the process.
         """
-        self.busy = True
+        idle = signal.signal(signal.SIGTERM, self._stop_soon)  # at its start billiard would replace it
         try:
             return self._run(work)
         finally:
-            self.busy = False
+            signal.signal(signal.SIGTERM, idle)
             if self.stopping and not stopping.is_set():
                 raise SystemExit
+
+    def _stop_soon(self, *_: object) -> None:
+        self.stopping = True
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         started: Future[asyncio.Task[T]] = Future()
@@ -124,17 +154,6 @@ def _open(**_: object) -> None:
     gc.freeze()  # what was imported lives as long as the process; collecting less often saves a tenth of its time
     gc.set_threshold(50_000, 20, 20)
     _process = Process()
-    signal.signal(signal.SIGTERM, _stop_here)
-
-
-def _stop_here(*_: object) -> None:
-    """SIGTERM to a pool process: a whole process group is stopped, or Celery lost its connection and wants it gone.
-
-    A shard under way is given back first.
-    """
-    if _process is None or not _process.busy:
-        raise SystemExit
-    _process.stopping = True
 
 
 @worker_process_shutdown.connect
@@ -145,7 +164,28 @@ def _close(**_: object) -> None:
 
 @worker_shutting_down.connect
 def _stop(**_: object) -> None:
+    """The first signal, in the parent: requests in flight end. A second one ends everything at once, like a kill."""
     stopping.set()
+    asked_at = time.monotonic()
+
+    def end(number: int, _frame: object) -> None:
+        if time.monotonic() - asked_at >= _SAME_STOP:
+            _kill(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, end)  # Celery ignores a second SIGTERM
+    limit = threading.Timer(_STOP_LIMIT, _kill, [1])  # Celery waits for a frozen broker without end
+    limit.daemon = True
+    limit.start()
+
+
+def _kill(code: int) -> None:
+    """End this worker and its pool processes at once; that costs no more than a crash."""
+    for child in active_children():
+        if child.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+    os._exit(code)
 
 
 @worker_init.connect
@@ -157,4 +197,5 @@ def _watch_parent(**_: object) -> None:
 def _stop_at_end_of_stdin() -> None:
     while os.read(0, 1024):  # not sys.stdin: its lock would be held in every forked child, which closes it
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    if not stopping.is_set():  # else it would count as a second signal
+        os.kill(os.getpid(), signal.SIGTERM)

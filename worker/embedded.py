@@ -36,7 +36,7 @@ unixsocket {socket}
 unixsocketperm 700
 dir {data}
 appendonly yes
-appendfsync everysec
+appendfsync always
 save ""
 maxmemory-policy noeviction
 daemonize no

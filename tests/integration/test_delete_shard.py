@@ -6,8 +6,8 @@ import random
 import time
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.conftest import claimed, existing, expire_lease, lines, make_settings, outcomes, submit, written
+from tests.conftest import claimed, existing, expire_lease, lines, outcomes, submit, written
+from tests.integration.conftest import Open
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.outcomes import Reason
 from worker.domain.rates import Rate
@@ -31,30 +32,7 @@ from worker.pipeline.delete_shard import Ending, delete_shard
 from worker.simulator import PERSONAL_VALUES, Entry, Rule, Scenario, SimulatorThread
 from worker.simulator.replies import PERSON
 from worker.store import keys
-from worker.wiring import Worker, open_worker
-
-Open = Callable[..., Awaitable[Worker]]
-QUICK = RetryPolicy(max_attempts=3, first=0.02)
-
-
-@pytest.fixture
-def upstream() -> Iterator[SimulatorThread]:
-    """The payments API, which answers well until it is told otherwise."""
-    with SimulatorThread(Scenario()) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def worker(redis_url: str, upstream: SimulatorThread) -> AsyncIterator[Open]:
-    """Open what a worker process has, several times if asked, for several processes."""
-    async with AsyncExitStack() as stack:
-
-        async def start(stopping: Callable[[], bool] = lambda: False, **settings: Any) -> Worker:
-            given: dict[str, Any] = {"upstream_url": upstream.url, "concurrency": 8, "timeout": 5.0} | settings
-            made = await stack.enter_async_context(open_worker(make_settings(redis_url, **given), stopping))
-            return replace(made, tools=replace(made.tools, policy=QUICK))
-
-        yield start
+from worker.wiring import Worker
 
 
 def ids(count: int, prefix: str = "c") -> list[str]:
@@ -513,6 +491,26 @@ async def test_a_404_after_the_shard_was_interrupted_is_told_from_a_customer_who
         | {"never": "not_found"}
     )
     assert Counter(sent(upstream)) == Counter([*ids(4), *ids(3, "x"), "never", *ids(4)[1:]])
+
+
+async def test_a_404_after_a_death_is_after_interrupted_attempt_also_for_records_that_were_given_back_before(
+    worker: Open,
+) -> None:
+    """What is known of their attempts by an earlier turn does not hide that their holder died."""
+    ours = await worker()
+    batch_id = await accepted(ours, ids(3))
+    given_back = {0: History(), 1: History(2), 2: History(1, Doubt.SERVER_FAILED)}
+    await ours.store.shards.release(await claimed(ours.store.shards, batch_id), given_back, 0.0)
+    await claimed(ours.store.shards, batch_id, 0, "dead")
+    for customer_id in ids(3):
+        await ours.tools.client.delete(customer_id, "key")
+    await expire_lease(ours.store.redis, batch_id)
+    assert await delete_shard(ours.tools, batch_id, 0) is Ending.FINISHED
+    assert await outcomes(ours.store.batches, batch_id) == {
+        "c000": "after_interrupted_attempt",
+        "c001": "after_interrupted_attempt",
+        "c002": "after_unanswered_attempt",
+    }
 
 
 async def test_what_a_cancelled_run_had_in_flight_counts_as_unanswered(worker: Open, upstream: SimulatorThread) -> None:

@@ -2,6 +2,7 @@
 
 import secrets
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -86,12 +87,14 @@ def test_the_longest_that_a_reply_can_leave_behind_can_be_stored() -> None:
         attempts=st.integers(0, 255),
         doubt=st.integers(0, 7).map(Doubt),
         unanswered=st.sampled_from([None, Reason.NO_ANSWER, Reason.UNREADABLE_REPLY]),
+        spared=st.integers(0, 255),
     )
 )
-def test_a_history_comes_back_from_the_store_as_it_was_in_three_bytes(history: History) -> None:
+def test_a_history_comes_back_from_the_store_as_it_was_in_four_bytes(history: History) -> None:
+    history = replace(history, spared=min(history.spared, history.attempts))
     packed = pack_history(history)
     assert unpack_history(packed) == history
-    assert len(packed) == 3
+    assert len(packed) == 4
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), max_size=60))

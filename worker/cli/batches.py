@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli import session
-from worker.cli.output import ProgressDisplay, batch_json, counts, emit, say, state_of, tally_lines
+from worker.cli.output import ADVICE, ProgressDisplay, batch_json, counts, emit, say, state_of, tally_lines
 from worker.domain.batches import Batch, BatchState
 from worker.pipeline import control
 from worker.reports.columns import rfc3339
@@ -48,12 +48,17 @@ def _print_status(batch: Batch) -> None:
     typer.echo(f"  {description.source}, {description.rows:,} rows, {description.target.environment.value}")
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
-    if batch.probe_at is not None:
-        typer.echo(
-            f"  the upstream is away; it is asked again at {rfc3339(batch.probe_at)}, and then this goes on by itself"
-        )
+    if batch.state_reason is not None:
+        typer.echo(f"  {_pause_of(batch)}")
     for line in tally_lines(batch.tally):
         typer.echo(line)
+
+
+def _pause_of(batch: Batch) -> str:
+    why = ADVICE.get(batch.state_reason, "") if batch.state_reason else ""
+    if batch.probe_at is not None:
+        return f"{why}; next at {rfc3339(batch.probe_at)}"
+    return f"{why}. To go on: expunge resume {batch.id}"
 
 
 def watch(batch_id: session.BatchId, json: session.Json = False, simulate: session.Simulated = False) -> None:
@@ -77,6 +82,8 @@ def watch(batch_id: session.BatchId, json: session.Json = False, simulate: sessi
         emit(batch_json(batch))
     else:
         say(f"batch {batch.id}: {state_of(batch)}: {counts(batch.tally)}")
+        if batch.state_reason is not None:
+            say(f"paused: {_pause_of(batch)}")
     raise typer.Exit(exit_code(batch))
 
 

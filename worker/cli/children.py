@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -50,17 +52,25 @@ class Children:
 
     def stop(self) -> None:
         """Let requests in flight end, then end the worker."""
-        child, self._child = self._child, None
+        child = self._child
         if child is None:
             return
         child.terminate()
         try:
             child.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            child.kill()
+            self.kill()
             child.wait()
+        self._child = None
         if child.stdin is not None:
             child.stdin.close()
+
+    def kill(self) -> None:
+        """End the worker and its pool processes at once; that costs no more than a crash."""
+        child = self._child
+        if child is not None and child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # it leads a session of its own
 
     def _start(self) -> None:
         if self._child is not None and self._child.stdin is not None:

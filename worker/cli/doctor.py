@@ -43,7 +43,7 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         url = redis_url(settings)
         async with session.opened_store(settings) as store:
             await store.redis.ping()
-            found, workers = await problems(store.redis), await store.presence.count()
+            found, workers = await problems(store.redis, settings.replicas), await store.presence.count()
     except ExpungeError as error:
         yield False, str(error)
         return

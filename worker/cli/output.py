@@ -11,7 +11,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from worker.domain.batches import Batch, Tally
+from worker.domain.batches import Batch, BatchState, StateReason, Tally
 from worker.domain.outcomes import Outcome, Reason
 from worker.reports.columns import rfc3339
 
@@ -57,6 +57,15 @@ def state_of(batch: Batch) -> str:
     return f"{batch.state.value} ({batch.state_reason.value})" if batch.state_reason else batch.state.value
 
 
+ADVICE = {
+    StateReason.OPERATOR: "an operator paused it",
+    StateReason.CREDENTIALS_REFUSED: "the upstream refuses the credentials (401 or 403); mend EXPUNGE_UPSTREAM_HEADERS",
+    StateReason.REPLY_FOR_ANOTHER_CUSTOMER: "the upstream answered for another customer than asked; ask it why",
+    StateReason.CIRCUIT_OPEN: "the upstream is away; it is asked again now and then, and then this goes on by itself",
+}
+"""Why a batch is paused, for a person."""
+
+
 def counts(tally: Tally) -> str:
     """The outcomes that occur, on one line."""
     return ", ".join(f"{outcome.value} {tally[outcome]:,}" for outcome in Outcome if tally[outcome]) or "nothing"
@@ -89,11 +98,14 @@ class ProgressDisplay:
         self._next_line = 0.0
 
     def show(self, batch: Batch) -> None:
-        """Show the batch as it stands."""
+        """Show the batch as it stands; rate and time left are those since it last began to run."""
         now, tally = time.monotonic(), batch.tally
-        if self._started is None:
-            self._started = (now, tally.done)
-        rest = self._rest(now, tally) + (f"  {state_of(batch)}" if batch.state_reason else "")
+        if batch.state is BatchState.RUNNING:
+            self._started = self._started or (now, tally.done)
+            rest = self._rest(now, tally)
+        else:
+            self._started = None
+            rest = f"{state_of(batch)}  {counts(tally)}"
         if self._bar is not None:
             self._bar.update(self._task, total=tally.total, completed=tally.done, rest=rest)
         elif now >= self._next_line:

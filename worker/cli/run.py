@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from worker.cli import session
 from worker.cli.batches import exit_code
 from worker.cli.children import Children
-from worker.cli.output import ProgressDisplay, batch_json, emit, say, state_of, tally_lines
+from worker.cli.output import ADVICE, ProgressDisplay, batch_json, emit, say, state_of, tally_lines
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
@@ -83,7 +83,7 @@ def run(
         work = _Run(csv_file, reachable, home, report_path, reference, workers=workers, again=again, simulate=simulate)
         try:
             batch = asyncio.run(work.all())
-        except _Interrupted:
+        except (_Interrupted, KeyboardInterrupt):
             say(f"interrupted; nothing is lost. To go on: {again_command}")
             raise typer.Exit(130) from None
     if json:
@@ -139,13 +139,14 @@ class _Run:
         self._report_path, self._reference = report_path, reference
         self._workers, self._again, self._simulate = workers, again, simulate
         self._stop = asyncio.Event()
+        self._children: Children | None = None
 
     async def all(self) -> Batch:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt)
         async with session.opened_store(self._settings) as store:
-            await session.warn_of_problems(store)
+            await session.warn_of_problems(store, self._settings)
             batch = await self._take_in(store)
             if not batch.state.ended:
                 batch = await self._work(store, batch)
@@ -156,6 +157,8 @@ class _Run:
 
     def _interrupt(self) -> None:
         if self._stop.is_set():
+            if self._children is not None:
+                self._children.kill()
             raise KeyboardInterrupt
         say("stopping: letting requests in flight end ...")
         self._stop.set()
@@ -188,7 +191,9 @@ class _Run:
         """Run workers until the batch ends, is paused, or we are asked to stop."""
         follower = session.Follower(store, self._home)
         with ExitStack() as stack:
-            children = stack.enter_context(Children(self._settings, self._workers)) if self._workers else None
+            if self._workers:
+                self._children = stack.enter_context(Children(self._settings, self._workers))
+            children = self._children
             display = stack.enter_context(ProgressDisplay())
             while batch.goes_on and not self._stop.is_set():
                 display.show(batch)
@@ -208,20 +213,13 @@ class _Run:
         for line in tally_lines(batch.tally):
             say(line)
         if batch.state_reason is not None:
-            say(f"paused: {_ADVICE.get(batch.state_reason, '')} To go on: {self._to_go_on(batch)}")
+            say(f"paused: {ADVICE.get(batch.state_reason, '')}. To go on: {self._to_go_on(batch)}")
         await write_out(store, batch, self._csv_file, self._report_path, format_of(self._report_path))
 
     def _to_go_on(self, batch: Batch) -> str:
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
             return "the same command again"
         return f"expunge resume {batch.id}{' --simulate' if self._simulate else ''}, then the same command again"
-
-
-_ADVICE = {
-    StateReason.CREDENTIALS_REFUSED: "the upstream refuses the credentials; mend EXPUNGE_UPSTREAM_HEADERS.",
-    StateReason.REPLY_FOR_ANOTHER_CUSTOMER: "the upstream answered for another customer than asked; ask it why.",
-    StateReason.OPERATOR: "an operator paused it.",
-}
 
 
 def _as_json(batch: Batch, report_path: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from worker.store.connection import problems, readable_errors
 from worker.wiring import NO_REDIS, Store, open_store, redis_url
 
 CONNECT_TIMEOUT = 5.0
+_PATIENCE = 3.0  # seconds without an answer of Redis after which that is said
 
 File: TypeAlias = Annotated[
     str, typer.Argument(help="CSV file of customer IDs (.csv or .csv.gz), or - for standard input.")
@@ -93,9 +94,9 @@ async def opened_store(settings: Settings) -> AsyncIterator[Store]:
             yield store
 
 
-async def warn_of_problems(store: Store) -> None:
-    """Say what of Redis' configuration may lose records."""
-    for problem in await problems(store.redis):
+async def warn_of_problems(store: Store, settings: Settings) -> None:
+    """Say what of Redis' configuration may lose records, or stops them from being sent."""
+    for problem in await problems(store.redis, settings.replicas):
         say(f"warning: Redis: {problem}")
 
 
@@ -120,12 +121,14 @@ class Follower:
 
     async def look(self, batch: Batch) -> Batch:
         """The batch as it stands now; raises ``UsageError`` if it is gone, or its server cannot be started."""
+        asking = asyncio.ensure_future(found(self._store, batch.id))
+        await asyncio.wait([asking], timeout=_PATIENCE)
+        if not asking.done():
+            self._tell_away()
         try:
-            now = await found(self._store, batch.id)
-        except RedisError as error:
-            if not self._away:
-                say(f"Redis is away ({type(error).__name__}); nothing is lost, waiting for it ...")
-            self._away = True
+            now = await asking
+        except RedisError:
+            self._tell_away()
             if self._home is not None:
                 await asyncio.to_thread(revive, self._home)
             return batch
@@ -133,6 +136,11 @@ class Follower:
             say("Redis is back")
         self._away = False
         return now
+
+    def _tell_away(self) -> None:
+        if not self._away:
+            say("Redis does not answer; nothing is lost, waiting for it ...")
+        self._away = True
 
 
 def guard_production(settings: Settings, rows: int, confirm: int | None) -> None:

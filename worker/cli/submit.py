@@ -39,7 +39,7 @@ def submit(
 
 async def _submit(csv_file: CsvFile, settings: Settings, reference: str | None, again: bool) -> Batch:
     async with session.opened_store(settings) as store:
-        await session.warn_of_problems(store)
+        await session.warn_of_problems(store, settings)
         batch, known_by = await take_in(store, csv_file, settings, reference, again=again)
         if known_by == "file":
             raise RefusedError(

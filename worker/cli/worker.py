@@ -36,4 +36,4 @@ def worker(processes: Processes = 1) -> None:
 
 async def _check(settings: Settings) -> None:
     async with session.opened_store(settings) as store:
-        await session.warn_of_problems(store)
+        await session.warn_of_problems(store, settings)

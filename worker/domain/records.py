@@ -52,6 +52,17 @@ class History:
     doubt: Doubt = field(default=Doubt.NONE)
     unanswered: Reason | None = None
     """Of the last unanswered attempt: ``no_answer`` or ``unreadable_reply``."""
+    spared: int = 0
+    """Attempts that do not count against the record, since the upstream was away (SPEC 4, promise 5)."""
+
+    @property
+    def used(self) -> int:
+        """Attempts that count."""
+        return self.attempts - self.spared
+
+    def spare(self, before: "History") -> "History":
+        """The same history, whose attempts since ``before`` were made in vain: the upstream was away."""
+        return replace(self, spared=before.spared + self.attempts - before.attempts)
 
     def interrupted(self) -> "History":
         """The same history, of a shard that lost its worker."""

@@ -6,7 +6,7 @@ tenacity drives the loop and is known to this module alone.
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
@@ -66,7 +66,7 @@ class RetryPolicy:
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )(tries.next)
         if isinstance(last, Retry):
-            if tries.history.attempts < self.max_attempts:
+            if tries.history.used < self.max_attempts:
                 return Later(tries.upcoming, alone=True), tries.history
             if (away := await outage()) is not None:
                 return Later(away), tries.history
@@ -78,8 +78,8 @@ class RetryPolicy:
     ) -> tuple[Result | Refused | Later, History]:
         if isinstance(verdict, Refused | Later):  # no attempt is counted
             return verdict, history
-        counted = _counted(verdict, history)
-        return conclude(verdict, counted), counted
+        history = counted(verdict, history)
+        return conclude(verdict, history), history
 
 
 class _Tries:
@@ -99,7 +99,7 @@ class _Tries:
         else:
             verdict = await self._attempt()
         if isinstance(verdict, Retry):
-            self.history = _counted(verdict, self.history)
+            self.history = counted(verdict, self.history)
         return verdict
 
     def wait(self, state: RetryCallState) -> float:
@@ -108,26 +108,27 @@ class _Tries:
         if isinstance(verdict, Retry) and verdict.retry_after is not None:
             self.upcoming = verdict.retry_after
         else:
-            counted = copy.copy(state)
-            counted.attempt_number = self.history.attempts
-            self.upcoming = self._backoff(counted)
+            of_record = copy.copy(state)
+            of_record.attempt_number = self.history.used
+            self.upcoming = self._backoff(of_record)
         return self.upcoming
 
     def stop(self, _state: RetryCallState) -> bool:
         late = asyncio.get_running_loop().time() + self.upcoming > self._until
-        return late or self.history.attempts >= self._policy.max_attempts
+        return late or self.history.used >= self._policy.max_attempts
 
 
-def _counted(verdict: Settled | Gone | Retry, history: History) -> History:
+def counted(verdict: Settled | Gone | Retry, history: History) -> History:
+    """The history with one more attempt, which ended with this verdict."""
     if not isinstance(verdict, Retry):
-        return History(history.attempts + 1, history.doubt, history.unanswered)
+        return replace(history, attempts=history.attempts + 1)
     unanswered = verdict.reason if verdict.doubt & Doubt.UNANSWERED else history.unanswered
-    return History(history.attempts + 1, history.doubt | verdict.doubt, unanswered)
+    return History(history.attempts + 1, history.doubt | verdict.doubt, unanswered, history.spared)
 
 
 def unanswered(history: History) -> History:
     """The history with one more attempt, which was cut off before its reply came."""
-    return _counted(Retry(Reason.NO_ANSWER, Facts(), Doubt.UNANSWERED), history)
+    return counted(Retry(Reason.NO_ANSWER, Facts(), Doubt.UNANSWERED), history)
 
 
 def conclude(verdict: Settled | Gone, history: History) -> Result:

@@ -34,10 +34,12 @@ async def cancel(batches: Batches, shards: Shards, batch_id: str, in_flight: Cal
     """End a batch for good: nothing more is sent, and every record has its outcome when it returns.
 
     What is in flight ends first; ``in_flight`` is told again and again how many shards that concerns. Should this
-    process die on the way, the workers finish it.
+    process die on the way, the workers finish it, or the same call again.
     """
-    sources = [BatchState.RUNNING, BatchState.PAUSED, BatchState.AWAITING_APPROVAL]
-    await _move(batches, batch_id, sources, BatchState.CANCELLED)
+    batch = await batches.get(batch_id)
+    if batch is None or batch.state is not BatchState.CANCELLED or not batch.goes_on:
+        sources = [BatchState.RUNNING, BatchState.PAUSED, BatchState.AWAITING_APPROVAL]
+        await _move(batches, batch_id, sources, BatchState.CANCELLED)
     await asyncio.sleep(_NOTICED)
     while left := await shards.unfinished(batch_id):
         held = 0
@@ -59,4 +61,6 @@ async def _move(
         moved, state = await batches.move(batch_id, source, to, reason)
         if moved:
             return
+    if state is to:
+        raise RefusedError(f"batch {batch_id} is {to.value} already")
     raise RefusedError(f"batch {batch_id} is {state.value if state else 'gone'}, so it cannot become {to.value}")

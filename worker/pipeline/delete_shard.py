@@ -5,6 +5,7 @@ is time left; what is pending in the end is given back with what it tried so far
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from worker.domain.customer_ids import Digester
 from worker.domain.outcomes import Reason
 from worker.domain.records import History, Result
 from worker.pacing.pace import NotNow, Pacer, Permit, Sign
-from worker.pipeline.attempts import Later, RetryPolicy, unanswered
+from worker.pipeline.attempts import Later, RetryPolicy, counted, unanswered
 from worker.pipeline.cancel import history_of, settle_cancelled
 from worker.store.batches import Batches
 from worker.store.ledger import Ledger
@@ -42,6 +43,7 @@ GRACE = 10.0
 """Seconds that requests in flight have to end after we were asked to stop; then they count as unanswered."""
 POISON = 3
 """Deaths of its holders after which a shard's records are sent one by one, to find the one that kills."""
+_STRIKES = 2  # deaths with the same record alone in hand
 _WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
 _OUTAGE_PAUSE = 0.5
 _LAST_FLUSH = 5.0  # seconds that a cancelled run may take for it
@@ -157,14 +159,19 @@ class _ShardRun:
         self.nearly_sent = asyncio.Event()
         """Set when fewer records wait for their first slot than there are slots."""
         self._one_by_one = claim.deaths >= POISON
+        self._first: int | None = None
         self._settled = set(claim.finished)
-        self._histories = dict(claim.histories)
+        self._histories = {offset: history_of(claim, offset) for offset in claim.histories}
         self._waits: dict[int, Later] = {}
         self._unwritten: list[Written] = []
+        self._store_away = False
+        self._left: deque[int] = deque()
         self._to_begin = 0
         self._begun: set[int] = set()
-        self._failed: set[int] = set()
-        self._cut_off: set[int] = set()
+        self._unheard: set[int] = set()
+        self._failed_at: dict[int, tuple[float, float]] = {}
+        self._answered_at = -math.inf
+        self._undecided: dict[int, Result] = {}
         self._flush_now = asyncio.Event()
         self._halted = asyncio.Event()
         self._sent = asyncio.Event()
@@ -186,16 +193,18 @@ class _ShardRun:
         return await self._end()
 
     async def _send_all(self) -> None:
-        self._settle_suspect()
-        offsets = deque(self.pending())
-        self._to_begin = len(offsets)
-        many = 1 if self._one_by_one else min(self._tools.concurrency, len(offsets))
+        await self._look_at_suspect()
+        self._left = deque(self.pending())
+        self._to_begin = len(self._left)
+        many = 1 if self._one_by_one else min(self._tools.concurrency, len(self._left))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._flush_while_sending())
             try:
                 async with asyncio.TaskGroup() as senders:
-                    tasks = [senders.create_task(self._send_from(offsets)) for _ in range(many)]
+                    tasks = [senders.create_task(self._send()) for _ in range(many)]
                     group.create_task(self._watch(tasks))
+                if self._undecided and not self._left and await self._outage() is None:
+                    self._settle_undecided()
             finally:
                 self._sent.set()
                 self._flush_now.set()
@@ -203,7 +212,7 @@ class _ShardRun:
     def pending(self) -> list[int]:
         """Offsets without an outcome, those first that were tried least."""
         offsets = [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
-        return sorted(offsets, key=lambda offset: self._history(offset).attempts)
+        return sorted(offsets, key=lambda offset: (offset != self._first, self._history(offset).attempts))
 
     def leaves_room(self) -> bool:
         """Whether another shard may begin beside this one."""
@@ -212,18 +221,27 @@ class _ShardRun:
     def _history(self, offset: int) -> History:
         return self._histories.get(offset) or history_of(self._claim, offset)
 
-    def _settle_suspect(self) -> None:
-        """The record that was alone in hand when a worker died, after others had died of this shard (SPEC 3)."""
-        suspect = self._claim.suspect
-        if self._one_by_one and suspect is not None and suspect not in self._settled:
-            self._log.error("record is poisonous", customer=self._tools.digester.log(self._claim.ids[suspect]))
-            note = f"{self._claim.deaths} workers died of it; it may have been sent"
-            self.settle(suspect, Result(Reason.POISONOUS, attempts=self._history(suspect).attempts, note=note))
+    async def _look_at_suspect(self) -> None:
+        """The record that was alone in hand when a worker died, after others had died of this shard (SPEC 3).
 
-    async def _send_from(self, offsets: deque[int]) -> None:
+        Once may be chance, and it is sent first; the second time it is the one.
+        """
+        suspect = self._claim.suspect
+        if suspect is None or suspect in self._settled or not self._one_by_one:
+            return
+        if self._claim.strikes < _STRIKES:
+            self._first = suspect
+            return
+        self._log.error("record is poisonous", customer=self._tools.digester.log(self._claim.ids[suspect]))
+        note = f"{self._claim.deaths} workers died of it; it may have been sent"
+        self.settle(suspect, Result(Reason.POISONOUS, attempts=self._history(suspect).attempts, note=note))
+        await self._flush()  # the next one may kill as fast
+        self._one_by_one = False
+
+    async def _send(self) -> None:
         try:
-            while offsets and self.may_send():
-                await self._delete(offsets.popleft())
+            while self._left and self.may_send():
+                await self._delete(self._left.popleft())
         except asyncio.CancelledError:
             self._running = False  # should a library swallow another sender's cancellation, it still sends nothing more
             raise
@@ -237,11 +255,13 @@ class _ShardRun:
                 self._history(offset),
                 self._deadline,
                 sleep=self._rest,
-                outage=self._tools.pacer.outage,
+                outage=self._outage,
             )
         except UnsafeIdError:
             ended = Result(Reason.INVALID_ID)
         match ended:
+            case Result() if self._may_be_an_outage(offset):
+                self._undecided[offset] = ended
             case Result():
                 self.settle(offset, ended)
                 if ended.reason is Reason.REPLY_FOR_ANOTHER_CUSTOMER:
@@ -266,32 +286,57 @@ class _ShardRun:
                 return Later(permit.seconds)
             if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
                 return Later(0.0)
-            try:
-                reply = await self._tools.client.delete(customer_id, key)
-            except asyncio.CancelledError:
-                self._cut_off.add(offset)
-                raise
+            self._unheard.add(offset)
+            reply = await self._tools.client.delete(customer_id, key)
         verdict = judge(reply, customer_id, time.time())
         await self._tell(offset, permit, verdict)
+        if isinstance(verdict, Retry):  # noted now, since it may be cancelled while it rests
+            _, last = self._failed_at.get(offset, (0.0, -math.inf))
+            self._failed_at[offset] = last, self._now()
+            self._histories[offset] = counted(verdict, self._history(offset))
+        self._unheard.discard(offset)
         return verdict
 
     async def _tell(self, offset: int, permit: Permit, verdict: Verdict) -> None:
         """What the verdict says to everybody: of the rate, and of the upstream as a whole."""
-        if isinstance(verdict, Retry) and not verdict.throttled:
-            if verdict.reason is Reason.NO_CONNECTION:
-                self._tools.pacer.tell(permit, Sign.ABSENT)
-            elif permit.probe or (offset not in self._failed and not self._history(offset).attempts):
-                self._tools.pacer.tell(permit, Sign.FAILED)
-            self._failed.add(offset)
-            return
-        self._tools.pacer.tell(permit, Sign.ANSWERED)
-        if self._standing is Standing.WAITING:
+        failed = isinstance(verdict, Retry) and not verdict.throttled
+        if not failed:
+            self._answered_at = self._now()
+            self._settle_undecided()
+            self._tools.pacer.tell(permit, Sign.ANSWERED)
+        elif isinstance(verdict, Retry) and verdict.reason is Reason.NO_CONNECTION:
+            self._tools.pacer.tell(permit, Sign.ABSENT)
+        elif permit.probe or not self._history(offset).used:
+            self._tools.pacer.tell(permit, Sign.FAILED)
+        if permit.probe or (self._standing is Standing.WAITING and not failed):
+            await self._outage()  # at once: others wait for the probe
+        if isinstance(verdict, Retry) and verdict.throttled:
+            await self._tools.pacer.throttle(verdict.retry_after)
+
+    def _may_be_an_outage(self, offset: int) -> bool:
+        """Whether a record that used up its attempts shall wait for what becomes of those that were not tried yet.
+
+        If one of them is answered, it was this record's own fault; if not, they are the evidence that opens the
+        circuit, and nothing has ended (SPEC 4, promise 5).
+        """
+        before, _ = self._failed_at.get(offset, (-math.inf, 0.0))
+        return self._answered_at < before and bool(self._left) and not self._history(self._left[0]).used
+
+    def _settle_undecided(self) -> None:
+        for offset, result in self._undecided.items():
+            self.settle(offset, result)
+        self._undecided.clear()
+
+    async def _outage(self) -> float | None:
+        """Ask how the circuit stands, and let the batch show it; an answer from before it opened does not close it."""
+        if (seconds := await self._tools.pacer.outage()) is not None:
+            await self._circuit_opened(seconds)
+        elif self._standing is Standing.WAITING:
             self._standing = Standing.RUNNING
             self._log.info("the upstream is back")
             with suppress(RedisError):  # else the next answer does it
                 await self._tools.batches.circuit_closed(self._claim.batch_id)
-        if isinstance(verdict, Retry):
-            await self._tools.pacer.throttle(verdict.retry_after)
+        return seconds
 
     async def _take_in_hand(self, offset: int) -> bool:
         """Note durably which record is sent now; should it kill this worker, the next holder knows."""
@@ -377,11 +422,14 @@ class _ShardRun:
             try:
                 recorded = await self._tools.shards.record(self._claim, written, time.time())
             except RedisError as error:
-                self._log.warning("results store away", error=type(error).__name__)
+                if not self._store_away:
+                    self._log.warning("results store away", error=type(error).__name__)
+                self._store_away = True
                 if self._must_stop():
                     return  # the lease ends by itself, and the records count as interrupted
                 await asyncio.sleep(_OUTAGE_PAUSE)
                 continue
+            self._store_away = False
             del self._unwritten[: len(written)]
             self._send_until = self._within_lease(asked_at)
             self._ours = recorded.ours
@@ -400,9 +448,12 @@ class _ShardRun:
         pending = self.pending()
         if not pending:
             return Ending.FINISHED
-        for offset in self._cut_off:
+        for offset in self._unheard:
             self._histories[offset] = unanswered(self._history(offset))
         histories = {offset: self._histories[offset] for offset in pending if offset in self._histories}
+        if self._probe_at is not None:
+            before = partial(history_of, self._claim)
+            histories = {offset: history.spare(before(offset)) for offset, history in histories.items()}
         with suppress(RedisError):  # else the lease ends by itself
             await self._tools.shards.release(self._claim, histories, *self._delay(pending))
         return Ending.GIVEN_BACK

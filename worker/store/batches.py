@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import orjson
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.domain.batches import TRANSITIONS, Batch, BatchState, Description, Environment, StateReason, Tally, Target
 from worker.domain.errors import StoreError
@@ -52,7 +54,7 @@ class Loading:
 
     async def add_shard(self, shard: int, ids: Sequence[str], known: Mapping[int, Result]) -> None:
         """Store a shard's ID cells, and the outcomes that are known before anything is sent, by offset."""
-        pipe = self._redis.pipeline(transaction=False)
+        pipe = self._redis.pipeline(transaction=True)  # no ID is left without its expiry
         ids_key, out_key, shards_key = (self._key(part) for part in ("ids", f"out:{shard}", "shards"))
         if known:
             now = int((await self._redis.time())[0]).to_bytes(4, "big")
@@ -75,7 +77,7 @@ class Loading:
         """Make the batch count, in one atomic step, unless its file or its reference is known already.
 
         ``again`` accepts a file that was accepted before; a reference names one batch for ever. Raises ``StoreError``
-        if what was loaded has expired meanwhile.
+        if what was loaded has expired meanwhile, or if nobody knows whether it counts now.
         """
         shared = [_file_key(description), keys.BATCHES, keys.ACTIVE]
         if reference := _reference_key(description):
@@ -95,7 +97,12 @@ class Loading:
         for field, value in _to_meta(description).items():
             args += [field, value]
         own = [self._key(part) for part in ("meta", "tally", "shards", "ids")]
-        answer, detail = await self._commit(keys=[*own, *shared], args=args)
+        try:
+            answer, detail = await self._commit(keys=[*own, *shared], args=args)
+        except (RedisConnectionError, RedisTimeoutError):
+            raise StoreError(
+                "Redis went away in the last step, so it may have been accepted; submit it again: it is not taken twice"
+            ) from None
         if answer == b"ok":
             return Accepted(self._id)
         await self.discard()

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     InvalidResponse,
@@ -61,7 +61,7 @@ def _options() -> dict[str, Any]:
 
 def _master(address: SentinelAddress, stack: AsyncExitStack) -> Redis:
     """A client of whichever server the Sentinels call the master at the time."""
-    asked = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT}
+    asked = {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT, "retry": Retry(NoBackoff(), 0)}
     asker = Sentinel(list(address.hosts), sentinel_kwargs=asked)  # type: ignore[no-untyped-call]
     for sentinel in asker.sentinels:
         stack.push_async_callback(sentinel.aclose)
@@ -88,6 +88,7 @@ _LOCKED = "asks for a password; put it into EXPUNGE_REDIS_URL: redis://:password
 _SAID = {
     "NOAUTH": _LOCKED,
     "WRONGPASS": _LOCKED,
+    "SENTINEL": "is no Sentinel; a plain Redis is written redis://host:port/0 in EXPUNGE_REDIS_URL",
     "DB index": "has no such database; mend the number at the end of EXPUNGE_REDIS_URL",
 }
 """What to say to errors that have no class of their own, by words in Redis' answer."""
@@ -114,7 +115,8 @@ def _translated(error: RedisError, where: str) -> UnreachableError | StoreError:
             return StoreError(f"Redis at {where} is full; raise its maxmemory, then try again")
         case NotReplicatedError():
             return StoreError(
-                f"Redis at {where} has it, but too few replicas do ({error}); look at `expunge batches`, then try again"
+                f"Redis at {where} has taken it, but too few replicas have it ({error}), so a failover could lose it; "
+                "`expunge batches` shows what there is"
             )
         case MasterNotFoundError():
             what = "knows no master of that name now; check the Sentinels and EXPUNGE_REDIS_URL"
@@ -129,10 +131,12 @@ def _translated(error: RedisError, where: str) -> UnreachableError | StoreError:
     return UnreachableError(f"Redis at {where} {what}")
 
 
-async def problems(redis: Redis) -> list[str]:
-    """What of the server's version and configuration would lose records (SPEC 10); empty when all is well."""
+async def problems(redis: Redis, replicas: int = 0) -> list[str]:
+    """What of the server would lose records (SPEC 10), or lacks of ``replicas``; empty when all is well."""
     info = await redis.info("server")
     found = []
+    if replicas and (there := (await redis.info("replication")).get("connected_slaves", 0)) < replicas:
+        found.append(f"EXPUNGE_REPLICAS is {replicas}, and {there} are connected: nothing is sent until they are there")
     is_valkey = "valkey_version" in info
     version = str(info.get("valkey_version") or info.get("redis_version") or "0.0")
     name, least = ("Valkey", _MIN_VALKEY) if is_valkey else ("Redis", _MIN_REDIS)

@@ -12,7 +12,7 @@ from worker.domain.records import Doubt, History, Result
 _TIME = struct.Struct(">I")  # the store's clock, seconds; set by record.lua
 _HEAD = struct.Struct(">BBHB")  # reason, attempts, HTTP status, flags
 _ROW = struct.Struct(">I")
-_HISTORY = struct.Struct(">BBB")
+_HISTORY = struct.Struct(">BBBB")
 
 _READY_KNOWN, _READY, _HEX_ID, _TEXT_ID, _MISSING, _FIRST_ROW, _NOTE = (1 << bit for bit in range(7))
 _HEX = frozenset("0123456789abcdef")
@@ -75,16 +75,16 @@ def unpack_result(packed: bytes) -> Result:
 
 
 def pack_history(history: History) -> bytes:
-    """Three bytes: attempts, doubt, reason of the last unanswered attempt."""
-    return _HISTORY.pack(
-        min(history.attempts, 255), history.doubt, history.unanswered.code if history.unanswered else 0
-    )
+    """Four bytes: attempts, doubt, reason of the last unanswered attempt, attempts that do not count."""
+    code = history.unanswered.code if history.unanswered else 0
+    attempts = min(history.attempts, 255)
+    return _HISTORY.pack(attempts, history.doubt, code, max(0, attempts - history.used))
 
 
 def unpack_history(packed: bytes) -> History:
     """The inverse of ``pack_history``."""
-    attempts, doubt, code = _HISTORY.unpack(packed)
-    return History(attempts, Doubt(doubt), REASON_BY_CODE[code] if code else None)
+    attempts, doubt, code, spared = _HISTORY.unpack(packed)
+    return History(attempts, Doubt(doubt), REASON_BY_CODE[code] if code else None, spared)
 
 
 def _text(text: str) -> bytes:

@@ -69,6 +69,8 @@ class Claim:
     """How many holders died. If any did, each of the pending records may have been sent."""
     suspect: int | None
     """The offset of the record that a holder had in hand, alone, when it died."""
+    strikes: int
+    """How many holders in a row died with it in hand."""
 
 
 class Written(NamedTuple):
@@ -120,7 +122,7 @@ class Shards:
         )
         if answer[0] != b"ok":
             return NotClaimed(answer[0].decode())
-        _, standing, deaths, suspect, ids, finished, tried = answer
+        _, standing, deaths, suspect, strikes, ids, finished, tried = answer
         return Claim(
             batch_id=batch_id,
             shard=shard,
@@ -131,6 +133,7 @@ class Shards:
             standing=Standing(standing.decode()),
             deaths=deaths,
             suspect=suspect if suspect >= 0 else None,
+            strikes=strikes,
         )
 
     async def record(self, claim: Claim, written: Sequence[Written], now: float) -> Recorded:
