@@ -1,0 +1,34 @@
+"""The Celery application of workers that die whenever a certain customer is about to be deleted.
+
+Everything else is as ``tasks.app`` has it, but that a lease is short and what is due is looked for often.
+"""
+
+import os
+import signal
+
+from tasks import process
+from tasks.app import app
+from worker.pipeline import delete_shard, reconcile
+from worker.store import shards
+from worker.upstream.client import Client
+from worker.upstream.reply import NoReply, Reply
+
+__all__ = ["app", "process"]
+
+DEADLY = "TEST_DEADLY_CUSTOMER"
+"""The variable that names the customer."""
+
+for module in (shards, delete_shard):
+    vars(module)["LEASE"] = 2.0
+shards.MESSAGE_LIFE = 2.0
+reconcile.EVERY = 0.5
+_send = Client.delete
+
+
+async def _send_or_die(self: Client, customer_id: str, idempotency_key: str) -> Reply | NoReply:
+    if customer_id == os.environ[DEADLY]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return await _send(self, customer_id, idempotency_key)
+
+
+Client.delete = _send_or_die  # type: ignore[method-assign]
