@@ -162,9 +162,15 @@ def _close(**_: object) -> None:
         _process.close()
 
 
+stopped_by: str | None = None
+"""Of the parent: the signal that asked it to stop."""
+
+
 @worker_shutting_down.connect
-def _stop(**_: object) -> None:
+def _stop(sig: str, **_: object) -> None:
     """The first signal, in the parent: requests in flight end. A second one ends everything at once, like a kill."""
+    global stopped_by  # noqa: PLW0603 - one for the process, as Celery's signals are
+    stopped_by = sig
     stopping.set()
     asked_at = time.monotonic()
 

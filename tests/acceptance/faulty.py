@@ -1,6 +1,6 @@
-"""The Celery application of ``tasks.app``, wrapped from outside: dies where it is told, and writes down what it does.
+"""``python -m tests.acceptance.faulty PROCESSES``: a worker that dies where it is told, and writes down what it does.
 
-Only tests start it (``--app tests.acceptance.faulty``), so production code contains no fault points. Environment
+It wraps ``tasks`` from outside, and only tests start it, so production code contains no fault points. Environment
 variables say what it does:
 
 ``TEST_FOLDER``  where it writes ``events`` (JSON lines) and ``died``, which also makes that it dies once only
@@ -27,13 +27,12 @@ from celery.signals import task_postrun
 
 import tasks.delete_shard
 import tasks.process  # noqa: F401 - so that everything that is patched below is imported
+from tasks.__main__ import main
 from tasks.app import app
 from worker.pipeline.reconcile import Feeder
 from worker.store import keys
 from worker.store.shards import Claim, Presence, Shards
 from worker.upstream.client import Client
-
-__all__ = ["app"]
 
 _true_time = time.time
 _main = os.getpid()
@@ -186,3 +185,6 @@ if limit := os.environ.get("TEST_SOFT_LIMIT"):
     app.conf.task_soft_time_limit = int(limit)
 if offset := os.environ.get("TEST_CLOCK_OFFSET"):
     _shift_clock(float(offset))
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,19 +1,17 @@
-"""The Celery application of workers that die whenever a certain customer is about to be deleted.
+"""``python -m tests.acceptance.poisoned PROCESSES``: workers that die whenever a customer is about to be deleted.
 
 Everything else is as ``tasks.app`` has it, but that a lease is short and what is due is looked for often.
 """
 
 import os
 import signal
+import sys
 
-from tasks import process
-from tasks.app import app
+from tasks.__main__ import main
 from worker.pipeline import delete_shard, reconcile
 from worker.store import shards
 from worker.upstream.client import Client
 from worker.upstream.reply import NoReply, Reply
-
-__all__ = ["app", "process"]
 
 DEADLY = "TEST_DEADLY_CUSTOMER"
 """The variable that names the customer."""
@@ -32,3 +30,6 @@ async def _send_or_die(self: Client, customer_id: str, idempotency_key: str) -> 
 
 
 Client.delete = _send_or_die  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -158,7 +158,7 @@ def dying_workers(expunge: Expunge, deadly: str) -> Iterator[None]:
     """Two worker processes that die when they are about to send a certain customer."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
     ours = {"TEST_DEADLY_CUSTOMER": deadly, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = ["tests.acceptance.poisoned" if word == "tasks.app" else word for word in worker_command(2)]
+    command = ["tests.acceptance.poisoned" if word == "tasks" else word for word in worker_command(2)]
     with (expunge.folder / "worker.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=expunge.folder, env={**inherited, **expunge.environment, **ours}, stdout=log, stderr=log,

@@ -93,7 +93,7 @@ class Deployment:
 
     def faulty_worker(self, **more: str) -> "subprocess.Popen[str]":
         """The same worker as ``tests.acceptance.faulty``, whose leases end soon."""
-        command = [part if part != "tasks.app" else "tests.acceptance.faulty" for part in worker_command(1)]
+        command = ["tests.acceptance.faulty" if word == "tasks" else word for word in worker_command(1)]
         given = {"PYTHONPATH": str(ROOT), "TEST_FOLDER": str(self.folder), "TEST_LEASE": "4", "TEST_ROUND": "0.5"}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
         with (self.folder / "worker.log").open("a") as output:
@@ -446,7 +446,7 @@ def test_a_soft_stop_loses_and_repeats_nothing(deploy: Callable[..., Deployment]
         stop(worker, number, how)
         code = worker.wait(STOP_WITHIN)
         assert time.monotonic() - asked_at < STOP_WITHIN
-        assert code == (0 if number is signal.SIGTERM else 1)
+        assert code == (0 if number is signal.SIGTERM else 128 + signal.SIGINT)
         assert not sent_and_unrecorded(site)
         assert set(site.holders()) == {"-"}
     assert len(site.log) < len(site.ids)

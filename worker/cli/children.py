@@ -17,6 +17,8 @@ from worker.settings import PREFIX, Settings
 
 STOP_TIMEOUT = 20.0
 """Seconds for requests in flight to end; what is killed after that costs no more than a crash."""
+IDLE = 0.3
+"""Seconds for a worker with nothing to do; Celery takes two."""
 _QUICK = 5.0  # seconds; a worker that ends sooner than this did not start at all
 _MOST_QUICK_ENDS = 3
 
@@ -50,14 +52,14 @@ class Children:
         say(f"worker ended with {self._child.returncode}; starting it again")
         self._start()
 
-    def stop(self) -> None:
-        """Let requests in flight end, then end the worker."""
+    def stop(self, patience: float = STOP_TIMEOUT) -> None:
+        """Let requests in flight end, then end the worker; what takes longer than ``patience`` seconds is killed."""
         child = self._child
         if child is None:
             return
         child.terminate()
         try:
-            child.wait(STOP_TIMEOUT)
+            child.wait(patience)
         except subprocess.TimeoutExpired:
             self.kill()
             child.wait()

@@ -93,13 +93,18 @@ async def write_out(
 
 
 def _drive(loop: asyncio.AbstractEventLoop, pages: AsyncIterator[list[Line]]) -> Iterator[Line]:
-    """Iterate over the store's pages from another thread than the loop's."""
+    """Iterate over the store's pages from another thread than the loop's; one is fetched while another is written."""
 
     async def following() -> list[Line] | None:
         return await anext(pages, None)
 
-    while (page := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
-        yield from page
+    upcoming = asyncio.run_coroutine_threadsafe(following(), loop)
+    try:
+        while (page := upcoming.result()) is not None:
+            upcoming = asyncio.run_coroutine_threadsafe(following(), loop)
+            yield from page
+    finally:
+        upcoming.cancel()
 
 
 def _rows(batch: Batch, csv_file: CsvFile | None, lines: Iterator[Line]) -> Iterator[ReportRow]:

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from worker.cli import session
 from worker.cli.batches import exit_code
-from worker.cli.children import Children
+from worker.cli.children import IDLE, STOP_TIMEOUT, Children
 from worker.cli.output import ADVICE, ProgressDisplay, batch_json, emit, say, state_of, tally_lines
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
@@ -205,8 +206,15 @@ class _Run:
                 batch = await follower.look(batch)
             display.show(batch)
             if children is not None:
-                await asyncio.to_thread(children.stop)
+                await asyncio.to_thread(children.stop, await self._patience(store))
         return await follower.look(batch)
+
+    async def _patience(self, store: Store) -> float:
+        """Our workers may be at work on another run's batch; without one, they have nothing to end."""
+        with suppress(RedisError):
+            if not await store.batches.active():
+                return IDLE
+        return STOP_TIMEOUT
 
     async def _tell(self, store: Store, batch: Batch) -> None:
         say(f"batch {batch.id}: {state_of(batch)}")

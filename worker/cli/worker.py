@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from worker.cli import session
-from worker.queue import QUEUE
 from worker.settings import Settings, load_settings
 
 Processes = Annotated[
@@ -17,12 +16,8 @@ Processes = Annotated[
 
 
 def worker_command(processes: int) -> list[str]:
-    """The command line of a Celery worker; the module names the tasks, which this package never imports."""
-    return [
-        sys.executable, "-m", "celery", "--quiet", "--app", "tasks.app", "worker",
-        "--pool", "prefork", "--concurrency", str(processes), "--queues", QUEUE,
-        "--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "WARNING",
-    ]  # fmt: skip
+    """The command line of a worker; it is named, since this package never imports the tasks."""
+    return [sys.executable, "-m", "tasks", str(processes)]
 
 
 def worker(processes: Processes = 1) -> None:
