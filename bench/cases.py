@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import assert_never
 
 from celery import Celery
+from redis import Redis
 
 from bench.customers import ids, write_csv
 from bench.processes import ROOT, MeasureError, Upstream, expunge, module, started, stub
@@ -84,6 +85,8 @@ def _run_rival(case: Case, upstream: Upstream, folder: Path) -> None:
     command = [sys.executable, "-m", "celery", "--quiet", "-A", "bench.rival", "worker", "--loglevel", "WARNING", *pool]
     with ExitStack() as stack:
         redis_url = stack.enter_context(embedded_server(folder / "home"))
+        with Redis.from_url(redis_url) as redis:
+            redis.config_set("appendfsync", "everysec")  # as they would have it; ours are with `always`
         broker = "redis+socket://" + redis_url.removeprefix("unix://")
         _enqueue(broker, case.records)
         env = {"RIVAL_BROKER": broker, "RIVAL_REDIS": redis_url, "RIVAL_UPSTREAM": upstream.url}

@@ -26,7 +26,7 @@ class Expunge:
         """Start it; the caller ends it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
         return subprocess.Popen(
-            [sys.executable, "-m", "worker.cli", *arguments],
+            [sys.executable, "-P", "-m", "worker.cli", *arguments],  # -P: as the installed command has it
             cwd=self.folder,
             env={**inherited, **self.environment, **more},
             stdin=subprocess.DEVNULL,

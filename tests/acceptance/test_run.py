@@ -130,6 +130,13 @@ def test_status_batches_and_report_tell_the_same_after_the_run(expunge: Expunge,
     assert (line["customer_id"], line["expunge_missing_field"]) == ("missing_1", ["tax_id", "dob"])
 
 
+def test_modules_of_the_users_folder_are_not_taken_for_ours(expunge: Expunge, make_ids: MakeIds) -> None:
+    for name in ("tasks.py", "worker.py", "celery.py", "redis.py"):
+        (expunge.folder / name).write_text("raise SystemExit('not ours')\n")
+    ended = expunge("run", expunge.csv(make_ids(3)), "--simulate", "--scenario", "clean", "--json")
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_rehearsal_can_be_repeated_and_leaves_the_real_store_alone(expunge: Expunge, make_ids: MakeIds) -> None:
     name = expunge.csv(make_ids(10))
     for _ in range(2):

@@ -16,8 +16,11 @@ Processes = Annotated[
 
 
 def worker_command(processes: int) -> list[str]:
-    """The command line of a worker; it is named, since this package never imports the tasks."""
-    return [sys.executable, "-m", "tasks", str(processes)]
+    """The command line of a worker; it is named, since this package never imports the tasks.
+
+    ``-P``: a folder of that name where somebody happens to be is not ours.
+    """
+    return [sys.executable, "-P", "-m", "tasks", str(processes)]
 
 
 def worker(processes: Processes = 1) -> None:
