@@ -13,7 +13,7 @@ from worker.domain.outcomes import Reason
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
-from worker.pipeline.delete_shard import FLUSH_SIZE
+from worker.pipeline.shard_run import FLUSH_SIZE
 from worker.store.shards import NotClaimed, Written
 from worker.wiring import Store
 

@@ -11,7 +11,8 @@ from redis.exceptions import RedisError
 from tasks import process
 from tasks.app import app, settings
 from worker.logs import where
-from worker.pipeline.delete_shard import Ending, delete_shard
+from worker.pipeline.delete_shard import delete_shard
+from worker.pipeline.shard_run import Ending
 from worker.queue import DELETE_SHARD
 from worker.wiring import Worker
 

@@ -12,8 +12,8 @@ from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
-from worker.pipeline.delete_shard import Tools
 from worker.pipeline.reconcile import Feeder
+from worker.pipeline.shard_run import Tools
 from worker.queue import Publisher, celery_app
 from worker.settings import Settings
 from worker.store import keys

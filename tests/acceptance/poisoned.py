@@ -8,7 +8,7 @@ import signal
 import sys
 
 from tasks.__main__ import main
-from worker.pipeline import delete_shard, reconcile
+from worker.pipeline import reconcile, shard_run
 from worker.store import shards
 from worker.upstream.client import Client
 from worker.upstream.reply import NoReply, Reply
@@ -16,7 +16,7 @@ from worker.upstream.reply import NoReply, Reply
 DEADLY = "TEST_DEADLY_CUSTOMER"
 """The variable that names the customer."""
 
-for module in (shards, delete_shard):
+for module in (shards, shard_run):
     vars(module)["LEASE"] = 2.0
 shards.MESSAGE_LIFE = 2.0
 reconcile.EVERY = 0.5

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.acceptance.accounting import wait_for
 from tests.acceptance.conftest import Expunge
-from tests.acceptance.test_crash import wait_for
 from worker.cli.worker import worker_command
 from worker.simulator import Scenario, SimulatorThread
 

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.acceptance.accounting import wait_for
 from tests.acceptance.conftest import Expunge
-from tests.acceptance.test_crash import processes_below, wait_for
+from tests.acceptance.test_crash import processes_below
 from tests.conftest import TARGET, existing, make_settings, submit
 from worker.cli.report import write_out
 from worker.cli.worker import worker_command

@@ -26,8 +26,9 @@ from worker.domain.errors import RefusedError
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History
 from worker.pipeline import control
-from worker.pipeline import delete_shard as module
-from worker.pipeline.delete_shard import POISON, Ending, delete_shard
+from worker.pipeline import shard_run as module
+from worker.pipeline.delete_shard import delete_shard
+from worker.pipeline.shard_run import POISON, Ending
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store import keys, scripts
 from worker.store.scripts import NotReplicatedError
@@ -598,6 +599,7 @@ async def test_without_the_replicas_that_are_required_a_claim_is_none_and_nothin
         await delete_shard(ours.tools, batch_id, 0)
     assert time.monotonic() > began + 0.8, "it waits for them until it is stopped"
     assert len(upstream.log) == 0
+    assert (await claimed(plain.store.shards, batch_id, 0, "t2")).deaths == 0, "nobody died of it"
 
 
 @pytest.mark.usefixtures("impatient")

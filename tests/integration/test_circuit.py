@@ -23,7 +23,8 @@ from worker.pacing import pace
 from worker.pacing.pace import AHEAD, Grant, Limiter, NotNow, Pacer, Permit, Sign, Signs
 from worker.pipeline import control
 from worker.pipeline.attempts import RetryPolicy
-from worker.pipeline.delete_shard import Ending, delete_shard
+from worker.pipeline.delete_shard import delete_shard
+from worker.pipeline.shard_run import Ending
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store.connection import open_redis
 from worker.wiring import Worker

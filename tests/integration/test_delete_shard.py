@@ -28,7 +28,8 @@ from worker.pacing.pace import AHEAD
 from worker.pipeline import delete_shard as module
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.control import pause
-from worker.pipeline.delete_shard import Ending, delete_shard
+from worker.pipeline.delete_shard import delete_shard
+from worker.pipeline.shard_run import Ending
 from worker.simulator import PERSONAL_VALUES, Entry, Rule, Scenario, SimulatorThread
 from worker.simulator.replies import PERSON
 from worker.store import keys

@@ -8,8 +8,8 @@ from worker.domain.batches import BatchState, StateReason
 from worker.domain.errors import RefusedError
 from worker.pacing.pace import AHEAD
 from worker.pipeline.cancel import settle_cancelled
-from worker.pipeline.delete_shard import FLUSH_EVERY
 from worker.pipeline.reconcile import Feeder
+from worker.pipeline.shard_run import FLUSH_EVERY
 from worker.store.batches import Batches
 from worker.store.shards import NotClaimed, Shards
 

@@ -1,82 +1,26 @@
-"""Works on shards: pace, send, judge, record, with many records in flight (docs/architecture.md).
-
-A record is sent only while its shard is ours, the batch runs, the upstream is there, nobody asked us to stop, and there
-is time left; what is pending in the end is given back with what it tried so far.
-"""
+"""A worker's turn: claims a shard, and while it has time left the next one of its batch (docs/architecture.md)."""
 
 import asyncio
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
-from functools import partial
-from typing import assert_never
 from uuid import uuid4
 
 import structlog
 from redis.exceptions import RedisError
 
-from worker.domain.batches import BatchState, StateReason
-from worker.domain.customer_ids import Digester
 from worker.domain.outcomes import Reason
-from worker.domain.records import History, Result
-from worker.pacing.pace import NotNow, Pacer, Permit, Sign
-from worker.pipeline.attempts import Later, RetryPolicy, counted, unanswered
-from worker.pipeline.cancel import history_of, settle_cancelled
-from worker.store.batches import Batches
-from worker.store.ledger import Ledger
+from worker.domain.records import Result
+from worker.pipeline.cancel import settle_cancelled
+from worker.pipeline.shard_run import POISON, Ending, ShardRun, Tools
 from worker.store.scripts import NotReplicatedError
-from worker.store.shards import LEASE, Claim, NotClaimed, Shards, Standing, Written
-from worker.upstream.client import Client, UnsafeIdError
-from worker.upstream.verdict import Refused, Retry, Verdict, judge
+from worker.store.shards import Claim, NotClaimed, Standing
 
 BUDGET = 20.0
 """Seconds for one message; what is not done by then is handed back."""
-FLUSH_EVERY = 0.25
-"""Seconds between two writes of outcomes: also how soon a pause is noticed and a lease renewed."""
-FLUSH_SIZE = 128
-GRACE = 10.0
-"""Seconds that requests in flight have to end after we were asked to stop; then they count as unanswered."""
-POISON = 3
-"""Deaths of its holders after which a shard's records are sent one by one, to find the one that kills."""
-_STRIKES = 2  # deaths with the same record alone in hand
 _WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
-_OUTAGE_PAUSE = 0.5
-_LAST_FLUSH = 5.0  # seconds that a cancelled run may take for it
 
 log = structlog.get_logger(__name__)
-
-
-class Ending(StrEnum):
-    """How the work on a shard ended."""
-
-    FINISHED = "finished"
-    GIVEN_BACK = "given_back"
-    LOST = "lost"
-    """Somebody else holds it: nothing of ours counts any more."""
-    HELD = "held"
-    DONE = "done"
-    NOT_RUNNING = "not_running"
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a worker process has, whichever shard it works on."""
-
-    batches: Batches
-    shards: Shards
-    ledger: Ledger
-    pacer: Pacer
-    client: Client
-    digester: Digester
-    policy: RetryPolicy
-    concurrency: int
-    stopping: Callable[[], bool]
-    """Whether this process was asked to stop; looked at before anything is sent."""
 
 
 async def delete_shard(tools: Tools, batch_id: str, shard: int) -> Ending:
@@ -94,13 +38,13 @@ async def delete_shard(tools: Tools, batch_id: str, shard: int) -> Ending:
     if claim.standing is Standing.CANCELLED:
         await settle_cancelled(tools.shards, claim)
         return Ending.FINISHED
-    run: _ShardRun | None = await _begin(tools, claim, slots, until)
+    run: ShardRun | None = await _begin(tools, claim, slots, until)
     runs: list[asyncio.Task[Ending]] = []
     async with asyncio.TaskGroup() as group:
         while run is not None:
             runs.append(group.create_task(run.run()))
             await run.nearly_sent.wait()
-            run = await _next(tools, batch_id, slots, until) if run.leaves_room() else None
+            run = await _next(tools, batch_id, slots, until) if run.leaves_room(_WORTH_A_CLAIM) else None
     endings = [task.result() for task in runs]
     return Ending.GIVEN_BACK if Ending.GIVEN_BACK in endings else endings[0]
 
@@ -114,10 +58,11 @@ async def _claim(tools: Tools, batch_id: str, shard: int) -> Claim | NotClaimed:
         except NotReplicatedError as error:
             log.warning("waiting for replicas", batch=batch_id, shard=shard, error=str(error))
             if tools.stopping():
+                await tools.shards.give_up(batch_id, shard, token)
                 raise
 
 
-async def _next(tools: Tools, batch_id: str, slots: asyncio.Semaphore, until: float) -> "_ShardRun | None":
+async def _next(tools: Tools, batch_id: str, slots: asyncio.Semaphore, until: float) -> ShardRun | None:
     with suppress(RedisError):  # the shard is due again later
         if (shard := await tools.shards.next_due(batch_id)) is None:
             return None
@@ -130,9 +75,9 @@ async def _next(tools: Tools, batch_id: str, slots: asyncio.Semaphore, until: fl
     return None
 
 
-async def _begin(tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: float) -> "_ShardRun":
+async def _begin(tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: float) -> ShardRun:
     """A run of a claimed shard that knows what the ledger knows: that needs no call (SPEC 3, ``deleted_earlier``)."""
-    run = _ShardRun(tools, claim, slots, until)
+    run = ShardRun(tools, claim, slots, until)
     offsets = run.pending()
     try:
         known = await tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
@@ -144,323 +89,3 @@ async def _begin(tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: fl
         when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         run.settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
     return run
-
-
-class _ShardRun:
-    """One holder's work on one shard."""
-
-    def __init__(self, tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: float) -> None:
-        self._tools = tools
-        self._claim = claim
-        self._slots = slots
-        self._now = asyncio.get_running_loop().time
-        self._deadline = until
-        self._send_until = self._within_lease(self._now())
-        self.nearly_sent = asyncio.Event()
-        """Set when fewer records wait for their first slot than there are slots."""
-        self._one_by_one = claim.deaths >= POISON
-        self._first: int | None = None
-        self._settled = set(claim.finished)
-        self._histories = {offset: history_of(claim, offset) for offset in claim.histories}
-        self._waits: dict[int, Later] = {}
-        self._unwritten: list[Written] = []
-        self._store_away = False
-        self._left: deque[int] = deque()
-        self._to_begin = 0
-        self._begun: set[int] = set()
-        self._unheard: set[int] = set()
-        self._failed_at: dict[int, tuple[float, float]] = {}
-        self._answered_at = -math.inf
-        self._undecided: dict[int, Result] = {}
-        self._flush_now = asyncio.Event()
-        self._halted = asyncio.Event()
-        self._sent = asyncio.Event()
-        self._ours = True
-        self._running = True
-        self._standing = claim.standing
-        self._probe_at: float | None = None
-        self._stop_by: float | None = None
-        self._log = log.bind(batch=claim.batch_id, shard=claim.shard)
-
-    async def run(self) -> Ending:
-        try:
-            await self._send_all()
-        except asyncio.CancelledError:
-            await asyncio.wait_for(self._end(), _LAST_FLUSH)
-            raise
-        finally:
-            self.nearly_sent.set()
-        return await self._end()
-
-    async def _send_all(self) -> None:
-        await self._look_at_suspect()
-        self._left = deque(self.pending())
-        self._to_begin = len(self._left)
-        many = 1 if self._one_by_one else min(self._tools.concurrency, len(self._left))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._flush_while_sending())
-            try:
-                async with asyncio.TaskGroup() as senders:
-                    tasks = [senders.create_task(self._send()) for _ in range(many)]
-                    group.create_task(self._watch(tasks))
-                if self._undecided and not self._left and await self._outage() is None:
-                    self._settle_undecided()
-            finally:
-                self._sent.set()
-                self._flush_now.set()
-
-    def pending(self) -> list[int]:
-        """Offsets without an outcome, those first that were tried least."""
-        offsets = [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
-        return sorted(offsets, key=lambda offset: (offset != self._first, self._history(offset).attempts))
-
-    def leaves_room(self) -> bool:
-        """Whether another shard may begin beside this one."""
-        return not self._one_by_one and self.may_send(_WORTH_A_CLAIM)
-
-    def _history(self, offset: int) -> History:
-        return self._histories.get(offset) or history_of(self._claim, offset)
-
-    async def _look_at_suspect(self) -> None:
-        """The record that was alone in hand when a worker died, after others had died of this shard (SPEC 3).
-
-        Once may be chance, and it is sent first; the second time it is the one.
-        """
-        suspect = self._claim.suspect
-        if suspect is None or suspect in self._settled or not self._one_by_one:
-            return
-        if self._claim.strikes < _STRIKES:
-            self._first = suspect
-            return
-        self._log.error("record is poisonous", customer=self._tools.digester.log(self._claim.ids[suspect]))
-        note = f"{self._claim.deaths} workers died of it; it may have been sent"
-        self.settle(suspect, Result(Reason.POISONOUS, attempts=self._history(suspect).attempts, note=note))
-        await self._flush()  # the next one may kill as fast
-        self._one_by_one = False
-
-    async def _send(self) -> None:
-        try:
-            while self._left and self.may_send():
-                await self._delete(self._left.popleft())
-        except asyncio.CancelledError:
-            self._running = False  # should a library swallow another sender's cancellation, it still sends nothing more
-            raise
-
-    async def _delete(self, offset: int) -> None:
-        customer_id = self._claim.ids[offset]
-        key = self._tools.digester.idempotency_key(customer_id, self._claim.batch_id)
-        try:
-            ended, self._histories[offset] = await self._tools.policy.run(
-                partial(self._attempt, offset, key),
-                self._history(offset),
-                self._deadline,
-                sleep=self._rest,
-                outage=self._outage,
-            )
-        except UnsafeIdError:
-            ended = Result(Reason.INVALID_ID)
-        match ended:
-            case Result() if self._may_be_an_outage(offset):
-                self._undecided[offset] = ended
-            case Result():
-                self.settle(offset, ended)
-                if ended.reason is Reason.REPLY_FOR_ANOTHER_CUSTOMER:
-                    await self._pause(StateReason.REPLY_FOR_ANOTHER_CUSTOMER, customer_id)
-            case Refused(pauses=reason):
-                await self._pause(reason, customer_id)
-            case Later():
-                self._waits[offset] = ended
-            case _:
-                assert_never(ended)
-
-    async def _attempt(self, offset: int, key: str) -> Verdict | Later:
-        customer_id = self._claim.ids[offset]
-        async with self._slots:
-            self._begun.add(offset)
-            if self._to_begin - len(self._begun) < self._tools.concurrency:
-                self.nearly_sent.set()
-            permit = await self._tools.pacer.permit(self.may_send)
-            if isinstance(permit, NotNow):
-                if permit.circuit_open:
-                    await self._circuit_opened(permit.seconds)
-                return Later(permit.seconds)
-            if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
-                return Later(0.0)
-            self._unheard.add(offset)
-            reply = await self._tools.client.delete(customer_id, key)
-        verdict = judge(reply, customer_id, time.time())
-        await self._tell(offset, permit, verdict)
-        if isinstance(verdict, Retry):  # noted now, since it may be cancelled while it rests
-            _, last = self._failed_at.get(offset, (0.0, -math.inf))
-            self._failed_at[offset] = last, self._now()
-            self._histories[offset] = counted(verdict, self._history(offset))
-        self._unheard.discard(offset)
-        return verdict
-
-    async def _tell(self, offset: int, permit: Permit, verdict: Verdict) -> None:
-        """What the verdict says to everybody: of the rate, and of the upstream as a whole."""
-        failed = isinstance(verdict, Retry) and not verdict.throttled
-        if not failed:
-            self._answered_at = self._now()
-            self._settle_undecided()
-            self._tools.pacer.tell(permit, Sign.ANSWERED)
-        elif isinstance(verdict, Retry) and verdict.reason is Reason.NO_CONNECTION:
-            self._tools.pacer.tell(permit, Sign.ABSENT)
-        elif permit.probe or not self._history(offset).used:
-            self._tools.pacer.tell(permit, Sign.FAILED)
-        if permit.probe or (self._standing is Standing.WAITING and not failed):
-            await self._outage()  # at once: others wait for the probe
-        if isinstance(verdict, Retry) and verdict.throttled:
-            await self._tools.pacer.throttle(verdict.retry_after)
-
-    def _may_be_an_outage(self, offset: int) -> bool:
-        """Whether a record that used up its attempts shall wait for what becomes of those that were not tried yet.
-
-        If one of them is answered, it was this record's own fault; if not, they are the evidence that opens the
-        circuit, and nothing has ended (SPEC 4, promise 5).
-        """
-        before, _ = self._failed_at.get(offset, (-math.inf, 0.0))
-        return self._answered_at < before and bool(self._left) and not self._history(self._left[0]).used
-
-    def _settle_undecided(self) -> None:
-        for offset, result in self._undecided.items():
-            self.settle(offset, result)
-        self._undecided.clear()
-
-    async def _outage(self) -> float | None:
-        """Ask how the circuit stands, and let the batch show it; an answer from before it opened does not close it."""
-        if (seconds := await self._tools.pacer.outage()) is not None:
-            await self._circuit_opened(seconds)
-        elif self._standing is Standing.WAITING:
-            self._standing = Standing.RUNNING
-            self._log.info("the upstream is back")
-            with suppress(RedisError):  # else the next answer does it
-                await self._tools.batches.circuit_closed(self._claim.batch_id)
-        return seconds
-
-    async def _take_in_hand(self, offset: int) -> bool:
-        """Note durably which record is sent now; should it kill this worker, the next holder knows."""
-        with suppress(RedisError):
-            return await self._tools.shards.suspect(self._claim, offset)
-        return False
-
-    def settle(self, offset: int, result: Result) -> None:
-        self._settled.add(offset)
-        self._unwritten.append(Written(offset, self._claim.ids[offset], result))
-        if len(self._unwritten) >= FLUSH_SIZE:
-            self._flush_now.set()
-
-    async def _circuit_opened(self, seconds: float) -> None:
-        """The upstream is away: give the shard back, and keep no worker waiting."""
-        if self._probe_at is not None:
-            return
-        self._probe_at = self._now() + seconds
-        self._halted.set()
-        self._log.warning("the upstream is away", asked_again_in=round(seconds, 1))
-        with suppress(RedisError):
-            await self._tools.batches.circuit_opened(self._claim.batch_id, seconds)
-
-    async def _pause(self, reason: StateReason, customer_id: str) -> None:
-        """Stop the batch for everybody. Should Redis be away, this run stops, and the next one meets the same reply."""
-        if not self._running:
-            return
-        self._running = False
-        self._halted.set()
-        self._log.warning("batch paused", reason=reason.value, customer=self._tools.digester.log(customer_id))
-        with suppress(RedisError):
-            await self._tools.batches.move(self._claim.batch_id, BatchState.RUNNING, BatchState.PAUSED, reason)
-
-    def may_send(self, wait: float = 0.0) -> bool:
-        """Whether a record may be sent ``wait`` seconds from now, as far as is known."""
-        in_time = self._now() + wait < self._send_until
-        return in_time and self._ours and self._running and self._probe_at is None and not self._tools.stopping()
-
-    def _within_lease(self, renewed_at: float) -> float:
-        """Until when records may be sent: an attempt must end well before another may hold the shard."""
-        return min(self._deadline, renewed_at + LEASE / 2)
-
-    async def _rest(self, seconds: float) -> None:
-        """The pause before a record's next attempt; over at once when none will be made here."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._halted.wait()
-
-    async def _watch(self, senders: Sequence[asyncio.Task[None]]) -> None:
-        """Wake those who rest when nothing may be sent any more; end what is in flight when the grace is over."""
-        while not self._sent.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_EVERY):
-                    await self._sent.wait()
-            if not self.may_send():
-                self._halted.set()
-            if self._tools.stopping() and self._stop_by is None:
-                self._stop_by = self._now() + GRACE
-            if self._must_stop():
-                for sender in senders:
-                    sender.cancel()
-
-    def _must_stop(self) -> bool:
-        return self._stop_by is not None and self._now() >= self._stop_by
-
-    async def _flush_while_sending(self) -> None:
-        """Ends by a flag: a cancelled command would cost its connection, and redis-py may swallow the cancellation."""
-        while not self._sent.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_EVERY):
-                    await self._flush_now.wait()
-            self._flush_now.clear()
-            await self._flush()
-
-    async def _flush(self) -> None:
-        """Write what is not yet written, and renew the lease.
-
-        An outage of Redis is waited for: nothing is sent meanwhile, nothing lost. With its last outcome the shard has
-        ended in the store, and there is no lease to renew.
-        """
-        while self._ours and (self._unwritten or len(self._settled) < len(self._claim.ids)):
-            written, asked_at = self._unwritten[:], self._now()
-            try:
-                recorded = await self._tools.shards.record(self._claim, written, time.time())
-            except RedisError as error:
-                if not self._store_away:
-                    self._log.warning("results store away", error=type(error).__name__)
-                self._store_away = True
-                if self._must_stop():
-                    return  # the lease ends by itself, and the records count as interrupted
-                await asyncio.sleep(_OUTAGE_PAUSE)
-                continue
-            self._store_away = False
-            del self._unwritten[: len(written)]
-            self._send_until = self._within_lease(asked_at)
-            self._ours = recorded.ours
-            self._standing = recorded.standing
-            self._running = self._running and recorded.standing.lets_send
-            return
-
-    async def _end(self) -> Ending:
-        """Write the last outcomes, and give back what is pending with what it tried."""
-        await self._flush()
-        if not self._ours:
-            self._log.warning("shard lost to another worker")
-            return Ending.LOST
-        if self._unwritten:
-            return Ending.LOST
-        pending = self.pending()
-        if not pending:
-            return Ending.FINISHED
-        for offset in self._unheard:
-            self._histories[offset] = unanswered(self._history(offset))
-        histories = {offset: self._histories[offset] for offset in pending if offset in self._histories}
-        if self._probe_at is not None:
-            before = partial(history_of, self._claim)
-            histories = {offset: history.spare(before(offset)) for offset, history in histories.items()}
-        with suppress(RedisError):  # else the lease ends by itself
-            await self._tools.shards.release(self._claim, histories, *self._delay(pending))
-        return Ending.GIVEN_BACK
-
-    def _delay(self, pending: Sequence[int]) -> tuple[float, bool]:
-        """Seconds until it makes sense to go on, and whether only this shard has to wait."""
-        if self._probe_at is not None:
-            return max(0.0, self._probe_at - self._now()), False
-        waits = [self._waits.get(offset, Later(0.0)) for offset in pending]
-        return min(wait.delay for wait in waits), all(wait.alone for wait in waits)

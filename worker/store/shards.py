@@ -178,12 +178,20 @@ class Shards:
 
         ``alone`` says that it waits for its own records, so that others of the batch may be fed in its place.
         """
-        args: list[str | int | bytes] = [claim.shard, claim.token, int(delay * 1000), int(alone and delay > 0)]
+        packed: list[int | bytes] = []
         for offset, history in histories.items():
-            args += [offset, pack_history(history)]
-        parts = ("shards", "holders", f"tries:{claim.shard}", "parked")
-        answer = await self._release(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
-        return bool(answer == b"ok")
+            packed += [offset, pack_history(history)]
+        return await self._give_back(claim.batch_id, claim.shard, claim.token, delay, alone and delay > 0, packed)
+
+    async def give_up(self, batch_id: str, shard: int, token: str) -> None:
+        """Give back a shard whose claim replicas did not acknowledge in time: nothing of it was sent."""
+        await self._give_back(batch_id, shard, token, 0.0, False, [])
+
+    async def _give_back(
+        self, batch_id: str, shard: int, token: str, delay: float, alone: bool, histories: Sequence[int | bytes]
+    ) -> bool:
+        keys_of = [keys.of_batch(batch_id, part) for part in ("shards", "holders", f"tries:{shard}", "parked")]
+        return bool(await self._release(keys_of, [shard, token, int(delay * 1000), int(alone), *histories]) == b"ok")
 
     async def unfinished(self, batch_id: str) -> list[int]:
         """The shards that have pending records."""
