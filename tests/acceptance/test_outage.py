@@ -1,6 +1,5 @@
 """The upstream goes away and comes back, or a record kills its workers: that costs time, and no record (SPEC 4)."""
 
-import csv
 import json
 import os
 import subprocess
@@ -11,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.accounting import wait_for
+from tests.acceptance.accounting import read_report, wait_for
 from tests.acceptance.conftest import Expunge
 from worker.cli.worker import worker_command
 from worker.simulator import Scenario, SimulatorThread
@@ -40,11 +39,6 @@ def status(expunge: Expunge, batch: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(answer.stdout)
     assert sum(found["tally"].values()) == found["rows"]
     return found
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def assert_waits(found: dict[str, Any]) -> None:
@@ -100,7 +94,7 @@ def test_an_outage_in_the_middle_of_a_batch_is_waited_for(
         assert watched.returncode == 0, watched.stderr
         assert json.loads(watched.stdout)["state_reason"] is None
         expunge("report", batch, "--out", "report.csv")
-        assert_accounted(ids, rows(expunge.folder / "report.csv"), upstream)
+        assert_accounted(ids, read_report(expunge.folder / "report.csv"), upstream)
 
 
 def test_run_waits_for_an_upstream_that_goes_away_and_comes_back(expunge: Expunge, make_ids: MakeIds) -> None:
@@ -122,7 +116,7 @@ def test_run_waits_for_an_upstream_that_goes_away_and_comes_back(expunge: Expung
         assert process.returncode == 0, err
         ended = json.loads(out)
         assert (ended["state"], ended["state_reason"], ended["tally"]["pending"]) == ("completed", None, 0)
-        assert_accounted(ids, rows(expunge.folder / "customers.report.csv"), upstream)
+        assert_accounted(ids, read_report(expunge.folder / "customers.report.csv"), upstream)
 
 
 def test_a_record_that_kills_its_workers_is_skipped_and_all_others_are_deleted(
@@ -143,7 +137,7 @@ def test_a_record_that_kills_its_workers_is_skipped_and_all_others_are_deleted(
         ended = json.loads(watched.stdout)
         assert (ended["state"], ended["tally"]["skipped"], ended["reasons"]["poisonous"]) == ("completed", 1, 1)
         expunge("report", batch, "--out", "report.csv")
-        report = {row["customer_id"]: row for row in rows(expunge.folder / "report.csv")}
+        report = {row["customer_id"]: row for row in read_report(expunge.folder / "report.csv")}
         found = report.pop(deadly)
         assert (found["expunge_outcome"], found["expunge_reason"]) == ("skipped", "poisonous")
         assert "developers" in found["expunge_next_step"]

@@ -1,12 +1,11 @@
 """``expunge run``, from a CSV to its reconciliation CSV, with real workers and a real upstream."""
 
-import csv
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
+from tests.acceptance.accounting import read_report
 from tests.acceptance.conftest import Expunge
 from worker.domain.outcomes import Outcome
 from worker.reports.columns import COLUMNS
@@ -43,11 +42,6 @@ EXPECTED = {
 }
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def test_every_row_is_in_the_report_once_in_order_and_as_the_upstream_saw_it(
     expunge: Expunge, make_ids: MakeIds
 ) -> None:
@@ -60,7 +54,7 @@ def test_every_row_is_in_the_report_once_in_order_and_as_the_upstream_saw_it(
         asked = Counter(entry.id for entry in upstream.log)
     assert ended.returncode == 3, ended.stderr
 
-    result, report = json.loads(ended.stdout), read(expunge.folder / "customers.report.csv")
+    result, report = json.loads(ended.stdout), read_report(expunge.folder / "customers.report.csv")
     assert [row["customer_id"] for row in report] == ids
     assert [int(row["expunge_row"]) for row in report] == list(range(1, len(ids) + 1))
     by_id = {row["customer_id"]: row for row in reversed(report)}
@@ -98,7 +92,7 @@ def test_a_report_fed_to_run_again_takes_only_what_is_not_gone(expunge: Expunge,
         ended = expunge("run", "customers.report.csv", "--out", "second.csv")
         assert ended.returncode == 0, ended.stderr
         assert [entry.id for entry in upstream.log[before:]] == ["failing_1", "failing_2"]
-    second = read(expunge.folder / "second.csv")
+    second = read_report(expunge.folder / "second.csv")
     assert list(second[0]) == ["customer_id", *COLUMNS]
     assert [row["expunge_outcome"] for row in second] == ["deleted", "deleted"]
 
@@ -159,4 +153,4 @@ def test_refused_credentials_pause_the_batch_and_the_same_run_goes_on(expunge: E
         upstream.use(Scenario())
         ended = expunge("run", name, "--json")
         assert ended.returncode == 0, ended.stderr
-    assert {row["expunge_attempts"] for row in read(expunge.folder / "customers.report.csv")} == {"1"}
+    assert {row["expunge_attempts"] for row in read_report(expunge.folder / "customers.report.csv")} == {"1"}

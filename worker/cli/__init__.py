@@ -120,4 +120,6 @@ def _exit_code() -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
+    from worker.cli.output import say  # noqa: PLC0415 - for the commands; not for --help
+
+    say(line)

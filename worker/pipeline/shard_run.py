@@ -381,8 +381,7 @@ class ShardRun:
             self._histories[offset] = unanswered(self._history(offset))
         histories = {offset: self._histories[offset] for offset in pending if offset in self._histories}
         if self._probe_at is not None:
-            before = partial(history_of, self._claim)
-            histories = {offset: history.spare(before(offset)) for offset, history in histories.items()}
+            histories = {at: history.spare(history_of(self._claim, at)) for at, history in histories.items()}
         with suppress(RedisError):  # else the lease ends by itself
             await self._tools.shards.release(self._claim, histories, *self._delay(pending))
         return Ending.GIVEN_BACK
