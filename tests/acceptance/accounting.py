@@ -12,10 +12,14 @@ MakeIds = Callable[[int], list[str]]
 IN_FLIGHT = 64
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_for(
+    condition: Callable[[], bool],
+    seconds: float = 60.0,
+    otherwise: Callable[[], str] = lambda: "it did not happen in time",
+) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
+        assert time.monotonic() < until, otherwise()
         time.sleep(0.02)
 
 

@@ -81,9 +81,15 @@ class Work:
     def recovers(self, fault: str) -> None:
         """Wait for the first DELETE after a fault that ends now."""
         ended = time.time()
-        wait_for(lambda: self.upstream.log[-1].t > ended)
+        wait_for(lambda: self.upstream.log[-1].t > ended, _RECOVERY, self.standing)
         seconds = next(entry.t for entry in self.upstream.log if entry.t > ended) - ended
         log.info("%s: the next DELETE came after %.1f s", fault, seconds)
+
+    def standing(self) -> str:
+        arrived = len({entry.id for entry in self.upstream.log})
+        said = "".join(self.worker.lines)
+        status = self.expunge("status", self.batch).stdout
+        return f"{arrived} of {len(self.ids)} arrived; the worker exited {self.worker.exits} times\n{said}\n{status}"
 
     def completes(self, most_repeated: int = 0) -> None:
         """The batch completes by itself, and its report agrees with the upstream's log."""
@@ -108,6 +114,16 @@ def under_way(
     expunge: Expunge, ids: list[str], url: str, upstream: SimulatorThread, rate: str, **settings: str
 ) -> Iterator[Work]:
     """Submit IDs to a worker, and wait until it has begun."""
+    with working(expunge, ids, url, upstream, rate, **settings) as work:
+        work.sends()
+        yield work
+
+
+@contextmanager
+def working(
+    expunge: Expunge, ids: list[str], url: str, upstream: SimulatorThread, rate: str, **settings: str
+) -> Iterator[Work]:
+    """Submit IDs to a worker."""
     expunge.environment |= {
         "EXPUNGE_UPSTREAM_URL": upstream.url,
         "EXPUNGE_REDIS_URL": url,
@@ -118,9 +134,7 @@ def under_way(
     with SupervisedWorker(expunge) as worker:
         submitted = expunge("submit", expunge.csv(ids))
         assert submitted.returncode == 0, submitted.stderr
-        work = Work(submitted.stdout.strip(), ids, worker, upstream, expunge)
-        work.sends()
-        yield work
+        yield Work(submitted.stdout.strip(), ids, worker, upstream, expunge)
 
 
 def test_twenty_kills_of_redis_cost_time_not_records(
@@ -208,6 +222,17 @@ def test_replies_cut_in_the_middle_are_asked_for_again(
             wait_for(lambda cut=cut: cut.times == 0)  # type: ignore[misc]
         work.recovers("replies cut")
         work.completes()
+
+
+def test_a_worker_whose_acknowledgement_was_lost_takes_the_next_message(
+    expunge: Expunge, make_ids: MakeIds, proxy: Proxy, upstream: SimulatorThread
+) -> None:
+    proxy.cut(Cut(b"ZREM\r\n", times=1000))
+    with working(expunge, make_ids(200), proxy.url, upstream, "100/s") as work:
+        wait_for(lambda: any("Couldn't ack" in line for line in work.worker.lines), otherwise=work.standing)
+        proxy.cut(Cut(times=0))
+        work.completes()
+        assert work.worker.exits == 0
 
 
 def test_a_failover_to_a_replica_that_lags_contradicts_nothing_that_the_upstream_saw(
