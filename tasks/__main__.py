@@ -4,8 +4,8 @@ import signal
 import sys
 
 from tasks import process
-from tasks.app import app
-from worker.queue import QUEUE
+from tasks.app import app, settings
+from worker.queue import queue_of
 
 
 def main(processes: int) -> int:
@@ -13,7 +13,7 @@ def main(processes: int) -> int:
     worker = app.Worker(
         pool_cls="prefork",
         concurrency=processes,
-        queues=[QUEUE],
+        queues=[queue_of(settings.target)],
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

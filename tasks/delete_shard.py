@@ -1,6 +1,7 @@
 """The one task that workers run: a thin layer that calls the pipeline."""
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 
 import structlog
@@ -28,7 +29,7 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
     """
     if process.stopping.is_set():
         raise Reject("stopping", requeue=True)
-    if (environment, merchant) != (settings.environment.value, settings.merchant_id):
+    if (environment, merchant) != (settings.target.environment, settings.target.merchant):
         log.error("shard refused: this worker serves another merchant or environment", batch=batch_id, shard=shard)
         return
     here = process.current()
@@ -45,16 +46,16 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
 
 async def _delete_and_feed(worker: Worker, batch_id: str, shard: int) -> None:
     """The next messages are sent while this shard is worked on, so that one is there when it ends."""
-    feeding = asyncio.create_task(_feed(worker, batch_id))
+    feeding = asyncio.create_task(_feed(worker.store.feeder.feed(batch_id)))
     try:
         ending = await delete_shard(worker.tools, batch_id, shard)
     finally:
         await feeding
     log.debug("shard ended", batch=batch_id, shard=shard, ending=ending.value)
     if ending is Ending.GIVEN_BACK:
-        await _feed(worker, batch_id)
+        await _feed(worker.store.feeder.feed_all())
 
 
-async def _feed(worker: Worker, batch_id: str) -> None:
+async def _feed(feeding: Coroutine[None, None, object]) -> None:
     with suppress(RedisError, OperationalError):  # the reconciler will
-        await worker.store.feeder.feed(batch_id)
+        await feeding

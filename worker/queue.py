@@ -15,7 +15,6 @@ from worker.domain.sentinels import SentinelAddress
 
 DELETE_SHARD = "expunge.delete_shard"
 """The task that works on one shard: arguments batch ID, shard, environment, merchant."""
-QUEUE = "expunge.bulk"
 
 SHARD_SOFT_LIMIT = 120
 """Seconds after which Celery asks a task to end; a shard's own budget is far below."""
@@ -52,7 +51,6 @@ def celery_app(redis_url: str) -> Celery:
         accept_content=["json"],
         task_serializer="json",
         result_serializer="json",
-        task_default_queue=QUEUE,
         # Neither events nor remote control are used; both cost Redis traffic, and events carry task arguments.
         worker_send_task_events=False,
         worker_enable_remote_control=False,
@@ -89,6 +87,11 @@ def _as_kombu_writes(url: str) -> tuple[str, dict[str, str]]:
     return url, {}
 
 
+def queue_of(target: Target) -> str:
+    """The queue that a target's workers listen to: others never see its messages."""
+    return ".".join(filter(None, ("expunge", target.environment, target.merchant)))
+
+
 class Publisher:
     """Sends shards to the workers. A message is a hint: one that is lost is sent again by the reconciler."""
 
@@ -99,5 +102,8 @@ class Publisher:
         """Send one message a shard; blocks for about 0.4 ms each. Raises ``kombu.exceptions.OperationalError``."""
         for shard in shards:
             self._app.send_task(
-                DELETE_SHARD, args=[batch_id, shard, target.environment.value, target.merchant], ignore_result=True
+                DELETE_SHARD,
+                args=[batch_id, shard, target.environment.value, target.merchant],
+                ignore_result=True,
+                queue=queue_of(target),
             )

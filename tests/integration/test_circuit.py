@@ -20,7 +20,7 @@ from worker.domain.outcomes import Reason
 from worker.domain.rates import Rate
 from worker.domain.records import History
 from worker.pacing import pace
-from worker.pacing.pace import AHEAD, Grant, Limiter, NotNow, Pacer, Permit, Sign, Signs
+from worker.pacing.pace import AHEAD, Flow, Grant, Limiter, NotNow, Pacer, Permit, Sign, Signs
 from worker.pipeline import control
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.delete_shard import delete_shard
@@ -31,6 +31,7 @@ from worker.wiring import Worker
 
 CIRCUIT = "expunge:circuit:s"
 FAST = Rate.parse("5000/s")
+SLOTS = 10_000
 
 Connect = Callable[..., Awaitable[Limiter]]
 
@@ -315,7 +316,7 @@ def always(_: float) -> bool:
 
 
 async def one_permit(pacer: Pacer) -> Permit:
-    permit = await pacer.permit(always)
+    permit = await pacer.permit(Flow(), always)
     assert isinstance(permit, Permit)
     return permit
 
@@ -323,7 +324,7 @@ async def one_permit(pacer: Pacer) -> Permit:
 @pytest.fixture
 async def pacers(connect: Connect) -> AsyncIterator[Sequence[Pacer]]:
     """Those of three processes."""
-    made = [Pacer(await connect()) for _ in range(3)]
+    made = [Pacer(await connect(), SLOTS) for _ in range(3)]
     yield made
     for pacer in made:
         await pacer.close()
@@ -338,7 +339,7 @@ async def test_a_circuit_that_opened_elsewhere_stops_a_process_that_never_failed
         if await failing.outage() is not None:
             break
     async with asyncio.timeout(5):
-        answers = await asyncio.gather(*(well.permit(always) for _ in range(20)))
+        answers = await asyncio.gather(*(well.permit(Flow(), always) for _ in range(20)))
     assert all(isinstance(answer, NotNow) and answer.circuit_open and 0 < answer.seconds <= 1.0 for answer in answers)
 
 
@@ -349,7 +350,7 @@ async def test_a_sign_is_handed_in_with_the_next_question(pacers: Sequence[Pacer
         ours.tell(permit, Sign.FAILED)
     assert await other.outage() is None
     async with asyncio.timeout(5):
-        assert isinstance(await ours.permit(always), NotNow)
+        assert isinstance(await ours.permit(Flow(), always), NotNow)
     assert await other.outage() is not None
 
 
@@ -369,7 +370,7 @@ async def test_those_who_wait_for_a_probe_go_on_when_it_is_answered(redis: Redis
             pacers[0].tell(permit, Sign.FAILED)
     assert await pacers[0].outage() is not None
     await let_probe_come(redis)
-    waiting = [asyncio.create_task(pacer.permit(always)) for pacer in pacers for _ in range(5)]
+    waiting = [asyncio.create_task(pacer.permit(Flow(), always)) for pacer in pacers for _ in range(5)]
     await asyncio.sleep(0.6)
     (first,) = (task for task in waiting if task.done())
     probing = first.result()
@@ -396,7 +397,7 @@ async def test_a_redis_that_fails_loses_no_signs(redis: Redis, pacers: Sequence[
         else:
             with pytest.raises(RedisError):
                 await Limiter(redis, "s", FAST).reserve(1, Signs(failed=1))
-            answer = await ours.permit(lambda wait: wait < 0.01)
+            answer = await ours.permit(Flow(), lambda wait: wait < 0.01)
             assert isinstance(answer, NotNow)
             assert not answer.circuit_open
     finally:

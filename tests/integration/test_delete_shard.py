@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from tests.conftest import claimed, existing, expire_lease, lines, outcomes, submit, written
 from tests.integration.conftest import Open
-from worker.domain.batches import BatchState, StateReason
+from worker.domain.batches import BatchState, Environment, StateReason, Target
 from worker.domain.outcomes import Reason
 from worker.domain.rates import Rate
 from worker.domain.records import Doubt, History, Result
@@ -28,7 +28,7 @@ from worker.pacing.pace import AHEAD
 from worker.pipeline import delete_shard as module
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.control import pause
-from worker.pipeline.delete_shard import delete_shard
+from worker.pipeline.delete_shard import BESIDE, delete_shard
 from worker.pipeline.shard_run import Ending
 from worker.simulator import PERSONAL_VALUES, Entry, Rule, Scenario, SimulatorThread
 from worker.simulator.replies import PERSON
@@ -135,8 +135,8 @@ async def test_every_attempt_of_a_record_has_one_idempotency_key_of_its_own(
 ) -> None:
     upstream.use(Scenario(rules=(Rule(fault="server_error", times=1),)))
     ours = await worker()
-    for batch_id in [await accepted(ours, ids(5)), await accepted(ours, ids(5))]:
-        await delete_shard(ours.tools, batch_id, 0)
+    for _ in range(2):
+        await delete_shard(ours.tools, await accepted(ours, ids(5)), 0)
         upstream.use(Scenario(rules=(Rule(fault="server_error", times=9),)))
     found = {entry.idempotency_key for entry in upstream.log}
     by_customer = {(entry.id, entry.idempotency_key) for entry in upstream.log}
@@ -613,9 +613,10 @@ async def test_nothing_of_the_customers_file_rests_in_the_store_or_in_the_log(
     logging.getLogger().addHandler(caplog.handler)  # what libraries would say if somebody let them
     logging.getLogger().setLevel(logging.DEBUG)
     customer_ids = [f"{kind}_canary_{number}" for number in range(3) for kind in KINDS]
-    batches = [await accepted(ours, customer_ids), await accepted(ours, ["other_canary"] * 3)]
-    batches.append(await accepted(ours, ["secret_canary"] * 3))
-    endings = [await delete_shard(ours.tools, batch_id, 0) for batch_id in batches]
+    batches, endings = [], []
+    for batch in (customer_ids, ["other_canary"] * 3, ["secret_canary"] * 3):
+        batches.append(await accepted(ours, batch))
+        endings.append(await delete_shard(ours.tools, batches[-1], 0))
     assert endings[0] is Ending.FINISHED
     assert set((await outcomes(ours.store.batches, batches[0])).values()) >= {
         "confirmed", "bad_request", "missing_field", "server_error", "unreadable_reply", "not_found", "not_the_api",
@@ -720,12 +721,44 @@ async def test_one_message_works_through_the_shards_of_a_batch_that_is_alone(
     assert sorted(sent(upstream)) == ids(60)
 
 
-async def test_a_turn_ends_with_its_shard_when_another_batch_runs(worker: Open, upstream: SimulatorThread) -> None:
+async def test_a_turn_begins_other_batches_beside_its_own_and_each_is_accounted_for(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    upstream.use(Scenario(latency="20ms"))
     ours = await worker()
+    batches = [(await submit(ours.store.batches, ids(60, f"batch{number}"), 7)).batch_id for number in range(3)]
+    turn = asyncio.create_task(delete_shard(ours.tools, batches[0], 0))
+    await asyncio.sleep(0.1)
+    batches.append((await submit(ours.store.batches, ids(5, "late"), 5)).batch_id)
+    assert await turn is Ending.FINISHED
+    asked = sent(upstream)
+    assert sorted(asked) == sorted([*ids(60, "batch0"), *ids(60, "batch1"), *ids(60, "batch2"), *ids(5, "late")])
+    assert max(map(asked.index, ids(5, "late"))) < len(asked) * 0.8, "it waited for the others' end"
+    for batch_id in batches:
+        assert (await existing(ours.store.batches, batch_id)).state is BatchState.COMPLETED
+
+
+async def test_a_turn_leaves_batches_of_another_target_alone(worker: Open, upstream: SimulatorThread) -> None:
+    ours = await worker()
+    other = await submit(ours.store.batches, ids(5, "other"), 5, target=Target(Environment.SANDBOX, "m2"))
     batch_id = (await submit(ours.store.batches, ids(60), 7)).batch_id
-    await submit(ours.store.batches, ids(5, "other"), 5)
-    await delete_shard(ours.tools, batch_id, 0)
-    assert sorted(sent(upstream)) == ids(60)[:7]
+    assert await delete_shard(ours.tools, batch_id, 0) is Ending.FINISHED
+    assert sorted(sent(upstream)) == ids(60)
+    assert (await existing(ours.store.batches, other.batch_id)).tally.pending == 5
+
+
+async def test_a_process_works_on_few_batches_at_once(worker: Open, upstream: SimulatorThread) -> None:
+    upstream.use(Scenario(latency="200ms"))
+    ours = await worker()
+    batches = [(await submit(ours.store.batches, ids(20, f"batch{number}"), 20)).batch_id for number in range(12)]
+    turn = asyncio.create_task(delete_shard(ours.tools, batches[0], 0))
+    await asyncio.sleep(0.15)
+    held = [bool(await ours.store.redis.hlen(keys.of_batch(batch_id, "holders"))) for batch_id in batches]
+    assert held.count(True) == BESIDE
+    assert held[0]
+    turn.cancel()
+    with suppress(asyncio.CancelledError):
+        await turn
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 20])
@@ -733,7 +766,7 @@ async def test_a_turn_holds_few_shards_at_once_and_leaves_the_others_to_other_wo
     worker: Open, upstream: SimulatorThread, shard_size: int
 ) -> None:
     """As many as keep the process's slots busy, and one more; and never more requests in flight than slots."""
-    upstream.use(Scenario(latency="30ms"))
+    upstream.use(Scenario(latency="100ms"))
     ours = await worker(concurrency=8)
     batch_id = (await submit(ours.store.batches, ids(160), shard_size)).batch_id
     turn = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))

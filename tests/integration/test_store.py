@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from tests.conftest import (
     DELETED,
     INVALID,
+    TARGET,
     all_keys,
     claimed,
     describe,
@@ -46,7 +47,7 @@ async def test_nothing_of_a_batch_counts_before_its_commit(store: Store) -> None
     await load(store.batches, IDS, description, {1: INVALID}, batch_id)
     assert await store.batches.get(batch_id) is None
     assert await store.batches.recent(10) == []
-    assert await store.batches.active() == []
+    assert list(await store.batches.active(TARGET)) == []
     assert await store.batches.known(description) is None
     assert await store.shards.feed(batch_id, 10) is None
 
@@ -71,7 +72,7 @@ async def test_an_accepted_batch_is_there_in_whole_and_does_not_expire(store: St
     batch = await existing(store.batches, accepted.batch_id)
     assert (batch.state, batch.state_reason, batch.ended_at) == (BatchState.RUNNING, None, None)
     assert (batch.tally.pending, batch.tally[Outcome.SKIPPED]) == (5, 2)
-    assert await store.batches.active() == [accepted.batch_id]
+    assert list(await store.batches.active(TARGET)) == [accepted.batch_id]
     assert [found.id for found in await store.batches.recent(10)] == [accepted.batch_id]
     assert set((await lifetimes(store.redis, await all_keys(store.redis))).values()) == {-1}
 
@@ -124,7 +125,7 @@ async def test_a_file_is_accepted_again_when_asked_for_explicitly(store: Store) 
     assert second.known_by is None
     assert second.batch_id != first.batch_id
     assert await store.batches.known(describe(IDS, sha256="a" * 64)) == Accepted(second.batch_id, "file")
-    assert await store.batches.active() == sorted([first.batch_id, second.batch_id])
+    assert list(await store.batches.active(TARGET)) == sorted([first.batch_id, second.batch_id])
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -132,7 +133,7 @@ async def test_a_reference_names_one_batch_for_ever(store: Store, again: bool) -
     first = await submit(store.batches, IDS, reference="R1")
     second = await submit(store.batches, IDS[:2], reference="R1", again=again)
     assert second == Accepted(first.batch_id, "reference")
-    assert await store.batches.active() == [first.batch_id]
+    assert list(await store.batches.active(TARGET)) == [first.batch_id]
 
 
 async def test_a_repeated_commit_answers_the_same(store: Store) -> None:
@@ -160,7 +161,7 @@ async def test_of_two_submissions_of_one_file_at_once_one_becomes_a_batch(store:
     accepted = await asyncio.gather(*(submit(store.batches, IDS, sha256="a" * 64) for _ in range(8)))
     assert len({one.batch_id for one in accepted}) == 1
     assert [one.known_by for one in accepted].count(None) == 1
-    assert len(await store.batches.active()) == 1
+    assert len(list(await store.batches.active(TARGET))) == 1
 
 
 async def test_a_batch_that_expired_while_it_was_loaded_is_not_accepted(store: Store) -> None:
@@ -170,7 +171,7 @@ async def test_a_batch_that_expired_while_it_was_loaded_is_not_accepted(store: S
     await store.redis.unlink(*await all_keys(store.redis))
     with pytest.raises(ExpungeError):
         await loading.commit(description, again=False)
-    assert await store.batches.active() == []
+    assert list(await store.batches.active(TARGET)) == []
     assert await store.batches.get(batch_id) is None
 
 
@@ -180,7 +181,7 @@ async def test_a_batch_with_nothing_to_send_completes_at_once(store: Store) -> N
     assert batch.state is BatchState.COMPLETED
     assert batch.ended_at is not None
     assert batch.tally[Outcome.SKIPPED] == 4
-    assert await store.batches.active() == []
+    assert list(await store.batches.active(TARGET)) == []
     await assert_all_expires(store.redis)
 
 
@@ -246,7 +247,9 @@ async def test_a_result_comes_back_as_it_was_recorded(store: Store) -> None:
 async def assert_all_expires(redis: Redis) -> None:
     """Everything of ended batches expires when the retention is over; only what is everybody's stays (SPEC 10)."""
     of_batches = [
-        key for key in await all_keys(redis) if key not in (keys.BATCHES, keys.ACTIVE, keys.DIGEST_KEY, keys.WORKERS)
+        key
+        for key in await all_keys(redis)
+        if key not in (keys.BATCHES, keys.active(TARGET), keys.DIGEST_KEY, keys.workers(TARGET))
     ]
     left = await lifetimes(redis, [key for key in of_batches if not key.startswith(keys.LEDGER)])
     assert left
@@ -258,8 +261,8 @@ async def test_every_key_of_a_completed_batch_expires_with_its_retention(store: 
     await finish(store.shards, accepted.batch_id, 3)
     assert (await existing(store.batches, accepted.batch_id)).state is BatchState.COMPLETED
     names = await all_keys(store.redis)
-    assert keys.of_file("a" * 64, "sandbox", "m1") in names
-    assert keys.of_reference("R1", "sandbox", "m1") in names
+    assert keys.of_file("a" * 64, TARGET) in names
+    assert keys.of_reference("R1", TARGET) in names
     await assert_all_expires(store.redis)
 
 
@@ -267,7 +270,7 @@ async def test_the_end_of_an_older_batch_does_not_forget_the_file_of_one_that_ru
     older = await submit(store.batches, IDS[:2], sha256="a" * 64)
     newer = await submit(store.batches, IDS[:2], sha256="a" * 64, again=True)
     await finish(store.shards, older.batch_id, 1)
-    name = keys.of_file("a" * 64, "sandbox", "m1")
+    name = keys.of_file("a" * 64, TARGET)
     assert await store.batches.known(describe(IDS, sha256="a" * 64)) == Accepted(newer.batch_id, "file")
     assert await lifetimes(store.redis, [name]) == {name: -1}
 
@@ -285,7 +288,7 @@ async def test_a_cancelled_batch_ends_when_every_record_has_its_outcome(store: S
     await settle_cancelled(store.shards, await claimed(store.shards, accepted.batch_id, 1, "t2"))
     batch = await existing(store.batches, accepted.batch_id)
     assert (batch.state, batch.ended_at, batch.goes_on) == (BatchState.CANCELLED, None, True)
-    assert await store.batches.active() == [accepted.batch_id]
+    assert list(await store.batches.active(TARGET)) == [accepted.batch_id]
 
     recorded = await store.shards.record(holding, written(holding, {0: DELETED}), time.time())
     assert (recorded.ours, recorded.standing) == (True, Standing.CANCELLED)
@@ -295,7 +298,7 @@ async def test_a_cancelled_batch_ends_when_every_record_has_its_outcome(store: S
     assert (batch.state, batch.tally.pending, batch.goes_on) == (BatchState.CANCELLED, 0, False)
     assert batch.tally.reasons == {Reason.CONFIRMED: 1, Reason.NO_ANSWER: 1, Reason.CANCELLED: 2}
     assert batch.ended_at is not None
-    assert await store.batches.active() == []
+    assert list(await store.batches.active(TARGET)) == []
     await assert_all_expires(store.redis)
 
 
@@ -366,11 +369,11 @@ async def test_a_pause_has_its_reason_and_a_resumed_batch_has_none(store: Store)
     await store.batches.move(batch_id, BatchState.RUNNING, BatchState.PAUSED, StateReason.OPERATOR)
     batch = await existing(store.batches, batch_id)
     assert (batch.state, batch.state_reason) == (BatchState.PAUSED, StateReason.OPERATOR)
-    assert await store.batches.active() == []
+    assert list(await store.batches.active(TARGET)) == []
     await store.batches.move(batch_id, BatchState.PAUSED, BatchState.RUNNING)
     batch = await existing(store.batches, batch_id)
     assert (batch.state, batch.state_reason) == (BatchState.RUNNING, None)
-    assert await store.batches.active() == [batch_id]
+    assert list(await store.batches.active(TARGET)) == [batch_id]
 
 
 async def test_of_two_pauses_at_once_the_first_gives_the_reason(store: Store) -> None:
@@ -396,5 +399,5 @@ async def test_a_paused_batch_with_nothing_left_completes_when_resumed(store: St
     batch = await existing(store.batches, batch_id)
     assert (batch.state, batch.state_reason) == (BatchState.COMPLETED, None)
     assert batch.ended_at is not None
-    assert await store.batches.active() == []
+    assert list(await store.batches.active(TARGET)) == []
     await assert_all_expires(store.redis)

@@ -41,6 +41,7 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "environment": description.target.environment.value,
         "merchant": description.target.merchant,
         "reference": description.reference,
+        "lane": description.lane.value,
         "source": description.source,
         "sha256": description.sha256,
         "rows": description.rows,

@@ -21,10 +21,11 @@ from worker.cli.output import ADVICE, ProgressDisplay, batch_json, emit, say, st
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
-from worker.domain.batches import Batch, StateReason
+from worker.domain.batches import Batch, Description, Lane, StateReason
 from worker.domain.errors import RefusedError, UsageError
 from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
+from worker.pipeline.accept import describe
 from worker.reports.writing import check_place
 from worker.settings import Settings, load_settings
 from worker.simulator import Scenario, ScenarioError, SimulatorThread
@@ -49,6 +50,7 @@ def run(
     environment: session.EnvironmentOption = None,
     merchant: session.Merchant = None,
     reference: session.Reference = None,
+    lane: session.LaneOption = Lane.BULK,
     confirm: session.Confirm = None,
     again: session.Again = False,
     skip_bad_rows: session.SkipBadRows = False,
@@ -81,7 +83,10 @@ def run(
         home = session.embedded_home(settings, simulate=simulate)
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
         again_command = shlex.join(["expunge", *sys.argv[1:]])
-        work = _Run(csv_file, reachable, home, report_path, reference, workers=workers, again=again, simulate=simulate)
+        description = describe(inspection, settings.target, settings.shard_size, reference, lane)
+        work = _Run(
+            csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
+        )
         try:
             batch = asyncio.run(work.all())
         except (_Interrupted, KeyboardInterrupt):
@@ -127,17 +132,17 @@ class _Run:
     def __init__(
         self,
         csv_file: CsvFile,
+        description: Description,
         settings: Settings,
         home: Path | None,
         report_path: str,
-        reference: str | None,
         *,
         workers: int,
         again: bool,
         simulate: bool,
     ) -> None:
-        self._csv_file, self._settings, self._home = csv_file, settings, home
-        self._report_path, self._reference = report_path, reference
+        self._csv_file, self._description = csv_file, description
+        self._settings, self._home, self._report_path = settings, home, report_path
         self._workers, self._again, self._simulate = workers, again, simulate
         self._stop = asyncio.Event()
         self._children: Children | None = None
@@ -165,12 +170,12 @@ class _Run:
         self._stop.set()
 
     async def _take_in(self, store: Store) -> Batch:
-        batch, known_by = await take_in(store, self._csv_file, self._settings, self._reference, again=self._again)
+        batch, known_by = await take_in(store, self._csv_file, self._description, again=self._again)
         if known_by is None:
             say(f"batch {batch.id}: {batch.description.rows:,} rows of {batch.description.source} accepted")
             return batch
         if batch.state.ended and self._simulate:
-            batch, _ = await take_in(store, self._csv_file, self._settings, self._reference, again=True)
+            batch, _ = await take_in(store, self._csv_file, self._description, again=True)
             say(f"batch {batch.id}: another rehearsal of {batch.description.source}")
             return batch
         if batch.state.ended:
@@ -212,7 +217,7 @@ class _Run:
     async def _patience(self, store: Store) -> float:
         """Our workers may be at work on another run's batch; without one, they have nothing to end."""
         with suppress(RedisError):
-            if not await store.batches.active():
+            if not await store.batches.active(self._settings.target):
                 return IDLE
         return STOP_TIMEOUT
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from worker.cli.output import say
 from worker.domain.batch_ids import is_batch_id
-from worker.domain.batches import Batch, Environment
+from worker.domain.batches import Batch, Environment, Lane
 from worker.domain.errors import RefusedError, UnreachableError, UsageError
 from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
@@ -42,6 +42,9 @@ EnvironmentOption: TypeAlias = Annotated[
 ]
 Reference: TypeAlias = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Your name for the batch: the same one twice is one batch.")
+]
+LaneOption: TypeAlias = Annotated[
+    Lane, typer.Option("--lane", help="`urgent` goes ahead of `bulk` where batches share workers and a rate.")
 ]
 Confirm: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", help="In production: exactly the number of records, instead of typing it.")

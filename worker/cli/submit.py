@@ -7,7 +7,7 @@ from kombu.exceptions import OperationalError
 
 from worker.cli import session
 from worker.cli.output import batch_json, emit, say
-from worker.domain.batches import Batch
+from worker.domain.batches import Batch, Description, Lane
 from worker.domain.errors import RefusedError, StoreError
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
@@ -22,6 +22,7 @@ def submit(
     environment: session.EnvironmentOption = None,
     merchant: session.Merchant = None,
     reference: session.Reference = None,
+    lane: session.LaneOption = Lane.BULK,
     confirm: session.Confirm = None,
     again: session.Again = False,
     json: session.Json = False,
@@ -30,17 +31,18 @@ def submit(
     settings = load_settings(environment=environment, merchant_id=merchant)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
         session.guard_production(settings, csv_file.inspect().rows, confirm)
-        batch = asyncio.run(_submit(csv_file, settings, reference, again))
+        description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference, lane)
+        batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:
         emit(batch_json(batch))
     else:
         typer.echo(batch.id)
 
 
-async def _submit(csv_file: CsvFile, settings: Settings, reference: str | None, again: bool) -> Batch:
+async def _submit(csv_file: CsvFile, settings: Settings, description: Description, again: bool) -> Batch:
     async with session.opened_store(settings) as store:
         await session.warn_of_problems(store, settings)
-        batch, known_by = await take_in(store, csv_file, settings, reference, again=again)
+        batch, known_by = await take_in(store, csv_file, description, again=again)
         if known_by == "file":
             raise RefusedError(
                 f"this file was submitted before: batch {batch.id} ({batch.state.value}); --again submits it once more"
@@ -53,10 +55,9 @@ async def _submit(csv_file: CsvFile, settings: Settings, reference: str | None, 
 
 
 async def take_in(
-    store: Store, csv_file: CsvFile, settings: Settings, reference: str | None, *, again: bool
+    store: Store, csv_file: CsvFile, description: Description, *, again: bool
 ) -> tuple[Batch, str | None]:
     """Accept a file and send its first messages; returns the batch, and by what it was known if it existed before."""
-    description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference)
     accepted = await accept(store.batches, csv_file, description, again=again)
     batch = await store.batches.get(accepted.batch_id)
     if batch is None:

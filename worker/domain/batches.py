@@ -44,6 +44,13 @@ TRANSITIONS: Mapping[BatchState, frozenset[BatchState]] = {
 }
 
 
+class Lane(StrEnum):
+    """What goes first where batches share workers and a limit: ``urgent`` ones are ahead of ``bulk`` (SPEC 5)."""
+
+    URGENT = "urgent"
+    BULK = "bulk"
+
+
 class Environment(StrEnum):
     """Which of the upstream's worlds is meant; ``sandbox`` is the default (SPEC 6)."""
 
@@ -74,6 +81,7 @@ class Description:
     columns: tuple[str, ...]
     """The input's header, in order; the ID column alone when it had none."""
     reference: str | None = None
+    lane: Lane = Lane.BULK
 
     @property
     def shards(self) -> int:

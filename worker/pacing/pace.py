@@ -7,16 +7,19 @@ asked, nothing is sent. docs/decisions/0004 and 0009 say why this is our own.
 
 import asyncio
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from importlib.resources import files
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from worker.domain.batches import Lane
 from worker.domain.rates import Rate
 
 AHEAD = 0.25
@@ -30,6 +33,7 @@ _HEADROOM = 0.99  # of the limit; what arrives a little early or late must not o
 _RECOVERY = 1 / 60  # of the full rate, each second after a pause: from half to whole in half a minute
 _SMALLEST = 1 / 64
 _OUTAGE_PAUSE = 0.5
+_SIFT_EVERY = 0.1  # seconds after which those in the line are asked whether waiting is worth it
 _LUA = files(__package__) / "lua"
 
 
@@ -130,33 +134,99 @@ class NotNow:
     circuit_open: bool = False
 
 
+class Flow(NamedTuple):
+    """Requests that share what there is equally with other flows of their lane."""
+
+    lane: Lane = Lane.BULK
+    name: str = ""
+
+
 @dataclass(eq=False, slots=True)
 class _Waiter:
     worth: Worth
     answer: "asyncio.Future[Permit | NotNow]"
 
 
-class Pacer:
-    """Hands out the limiter's permits to the coroutines of one process, and gathers the signs of their requests."""
+class _Line:
+    """Who waits: urgent flows before bulk ones, those of a lane in turn, and each flow in its order."""
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self) -> None:
+        self._lanes: dict[Lane, OrderedDict[Flow, deque[_Waiter]]] = {lane: OrderedDict() for lane in Lane}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, flow: Flow, waiter: _Waiter) -> None:
+        self._lanes[flow.lane].setdefault(flow, deque()).append(waiter)
+        self._length += 1
+
+    def pop(self) -> _Waiter | None:
+        """The next one who was not cancelled."""
+        for lane in self._lanes.values():
+            while lane:
+                flow, waiters = lane.popitem(last=False)
+                waiter = waiters.popleft()
+                self._length -= 1
+                if waiters:
+                    lane[flow] = waiters  # behind the others
+                if not waiter.answer.done():
+                    return waiter
+        return None
+
+    def sift(self, stays: Callable[[_Waiter], bool]) -> None:
+        """Remove whoever was cancelled or does not stay."""
+        for lane in self._lanes.values():
+            for flow, waiters in list(lane.items()):
+                lane[flow] = deque(waiter for waiter in waiters if not waiter.answer.done() and stays(waiter))
+                if not lane[flow]:
+                    del lane[flow]
+        self._length = sum(len(waiters) for lane in self._lanes.values() for waiters in lane.values())
+
+
+class Pacer:
+    """The gate of one process: how many requests are in flight, whose turn it is, and when the limiter lets one go.
+
+    Also gathers the signs of the requests.
+    """
+
+    def __init__(self, limiter: Limiter, slots: int) -> None:
         self._limiter = limiter
         self._signs = Signs()
-        self._waiters: deque[_Waiter] = deque()
+        self._line = _Line()
+        self._free = slots
+        self._freed = asyncio.Event()
+        self._sifted_at = 0.0
         self._pump: asyncio.Task[None] | None = None
         self._paused_until = 0.0
 
-    async def permit(self, worth: Worth) -> Permit | NotNow:
-        """Wait until one request may be sent; ``tell`` then what it said of the upstream.
+    async def permit(self, flow: Flow, worth: Worth) -> Permit | NotNow:
+        """Wait until one request may be sent; ``tell`` then what it said of the upstream, and ``release`` its slot.
 
-        ``worth`` is asked now and then; once waiting is not worth it, or the circuit is open, return ``NotNow``.
+        ``worth`` is asked now and then; once waiting is not worth it, or the circuit is open, return ``NotNow``, which
+        has no slot.
         """
         loop = asyncio.get_running_loop()
         waiter = _Waiter(worth, loop.create_future())
-        self._waiters.append(waiter)
+        self._line.add(flow, waiter)
         if self._pump is None or self._pump.done():
             self._pump = loop.create_task(self._grant_all())
-        return await waiter.answer
+        try:
+            return await waiter.answer
+        except asyncio.CancelledError:
+            if waiter.answer.done() and not waiter.answer.cancelled() and isinstance(waiter.answer.result(), Permit):
+                self.release()
+            raise
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more need not wait for a slot, only for the limiter."""
+        return len(self._line) < self._free
+
+    def release(self) -> None:
+        """The request of a permit has ended, or was not sent."""
+        self._free += 1
+        self._freed.set()
 
     def tell(self, permit: Permit, sign: Sign) -> None:
         """Note what the request of a permit said of the upstream; handed in with the next question."""
@@ -186,8 +256,7 @@ class Pacer:
         if self._pump is not None:
             self._pump.cancel()
             await asyncio.wait([self._pump])
-        while self._waiters:
-            self._waiters.popleft().answer.cancel()
+        self._line.sift(lambda waiter: not waiter.answer.cancel())
 
     def _pause(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
@@ -206,9 +275,12 @@ class Pacer:
     async def _grant_all(self) -> None:
         loop = asyncio.get_running_loop()
         while self._still_waiting(0.0):
+            if not self._free:
+                await self._slot_or_a_while()
+                continue
             signs = self._take_signs()
             try:
-                grant = await self._limiter.reserve(len(self._waiters), signs)
+                grant = await self._limiter.reserve(min(len(self._line), self._free), signs)
             except RedisError:
                 self._give_back(signs)
                 grant = Grant(0, _OUTAGE_PAUSE, epoch=self._signs.epoch)
@@ -221,6 +293,12 @@ class Pacer:
             elif self._still_waiting(grant.wait):
                 await asyncio.sleep(min(grant.wait, AHEAD))
 
+    async def _slot_or_a_while(self) -> None:
+        self._freed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AHEAD):
+                await self._freed.wait()
+
     async def _hand_out(self, grant: Grant, asked_at: float) -> None:
         loop = asyncio.get_running_loop()
         for number in range(grant.permits):
@@ -228,30 +306,36 @@ class Pacer:
             if (early := at - loop.time()) > 0.0005:
                 await asyncio.sleep(early)
             now = loop.time()
-            if now < self._paused_until or not self._drop_answered():
+            if now < self._paused_until:
                 return
-            if now - at <= LATE or grant.probe:  # nobody sends in a probe's place
-                self._waiters.popleft().answer.set_result(Permit(grant.epoch, grant.probe))
+            if now - at > LATE and not grant.probe:  # nobody sends in a probe's place
+                continue
+            if (waiter := self._next()) is None:
+                return
+            self._free -= 1
+            waiter.answer.set_result(Permit(grant.epoch, grant.probe))
+
+    def _next(self) -> _Waiter | None:
+        """The next one for whom it is worth it; the others are told."""
+        while (waiter := self._line.pop()) is not None:
+            if waiter.worth(0.0):
+                return waiter
+            waiter.answer.set_result(NotNow(0.0))
+        return None
 
     def _send_away(self, answer: NotNow) -> None:
-        while self._drop_answered():
-            self._waiters.popleft().answer.set_result(answer)
+        while (waiter := self._line.pop()) is not None:
+            waiter.answer.set_result(answer)
 
     def _still_waiting(self, wait: float) -> bool:
         """Answer those for whom ``wait`` seconds more are not worth it; returns whether anybody is left."""
-        left: deque[_Waiter] = deque()
-        for waiter in self._waiters:
-            if waiter.answer.done():
-                continue
-            if waiter.worth(wait):
-                left.append(waiter)
-            else:
-                waiter.answer.set_result(NotNow(wait))
-        self._waiters = left
-        return bool(left)
+        now = asyncio.get_running_loop().time()
+        if wait or now - self._sifted_at > _SIFT_EVERY:
+            self._sifted_at = now
+            self._line.sift(partial(self._waits, wait))
+        return len(self._line) > 0
 
-    def _drop_answered(self) -> bool:
-        """Forget those who were cancelled, up to the first who was not; returns whether there is one."""
-        while self._waiters and self._waiters[0].answer.done():
-            self._waiters.popleft()
-        return bool(self._waiters)
+    def _waits(self, wait: float, waiter: _Waiter) -> bool:
+        if not waiter.worth(wait):
+            waiter.answer.set_result(NotNow(wait))
+        return not waiter.answer.done()

@@ -6,24 +6,30 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from worker.domain.batch_ids import make_batch_id
-from worker.domain.batches import Description, Target
+from worker.domain.batches import Description, Lane, Target
 from worker.domain.errors import RefusedError
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile, Inspection, Row
 from worker.store.batches import Accepted, Batches
 
+_SHARED_BY = 8  # shards that a small batch has at least, so that as many processes give it their share
+_SMALLEST = 10  # records of a shard; what a shard costs by itself is little beside them
 
-def describe(inspection: Inspection, target: Target, shard_size: int, reference: str | None) -> Description:
-    """What a batch made of this file says of itself."""
+
+def describe(
+    inspection: Inspection, target: Target, shard_size: int, reference: str | None, lane: Lane = Lane.BULK
+) -> Description:
+    """What a batch made of this file says of itself; ``shard_size`` is the most that a shard may hold."""
     return Description(
         target=target,
         source=inspection.source,
         sha256=inspection.sha256,
         rows=inspection.rows,
-        shard_size=shard_size,
+        shard_size=min(shard_size, max(_SMALLEST, -(-inspection.rows // _SHARED_BY))),
         id_column=inspection.id_column,
         columns=inspection.columns,
         reference=reference,
+        lane=lane,
     )
 
 

@@ -1,6 +1,10 @@
-"""A worker's turn: claims a shard, and while it has time left the next one of its batch (docs/architecture.md)."""
+"""A worker's turn: claims a shard, and while it has time left others, of the same batch and of those beside it.
+
+docs/architecture.md, docs/decisions/0001 and 0011.
+"""
 
 import asyncio
+import random
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -9,6 +13,7 @@ from uuid import uuid4
 import structlog
 from redis.exceptions import RedisError
 
+from worker.domain.batches import Lane
 from worker.domain.outcomes import Reason
 from worker.domain.records import Result
 from worker.pipeline.cancel import settle_cancelled
@@ -18,74 +23,151 @@ from worker.store.shards import Claim, NotClaimed, Standing
 
 BUDGET = 20.0
 """Seconds for one message; what is not done by then is handed back."""
+BESIDE = 8
+"""Batches that a process works on at once."""
 _WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
+_LOOK_EVERY = 0.25  # seconds until a batch that was just submitted is begun beside the others
 
 log = structlog.get_logger(__name__)
 
 
 async def delete_shard(tools: Tools, batch_id: str, shard: int) -> Ending:
-    """Claim the shard and send its pending records; then do the same with what is due next of the batch.
+    """Claim the shard and send its pending records; then do the same with what else is due.
 
-    The next shard begins when the last records of one are in flight, so that none of the process's time is lost
-    between two; that goes on for ``BUDGET`` seconds, or until another batch waits. Returns ``GIVEN_BACK`` if any shard
-    was, else how the first ended. Cancelling it stops all of it. Raises ``RedisError`` when the store cannot be asked.
+    A batch's next shard begins when the last records of one are in flight, so that none of the process's time is lost
+    between two. Other batches are worked on beside it, so that none waits for another's end. That goes on for
+    ``BUDGET`` seconds. Returns ``GIVEN_BACK`` if any shard was, else how the first ended. Cancelling it stops all of
+    it. Raises ``RedisError`` when the store cannot be asked.
     """
-    until = asyncio.get_running_loop().time() + BUDGET
-    slots = asyncio.Semaphore(tools.concurrency)
-    claim = await _claim(tools, batch_id, shard)
-    if isinstance(claim, NotClaimed):
-        return Ending(claim.value)
-    if claim.standing is Standing.CANCELLED:
-        await settle_cancelled(tools.shards, claim)
-        return Ending.FINISHED
-    run: ShardRun | None = await _begin(tools, claim, slots, until)
-    runs: list[asyncio.Task[Ending]] = []
-    async with asyncio.TaskGroup() as group:
-        while run is not None:
-            runs.append(group.create_task(run.run()))
-            await run.nearly_sent.wait()
-            run = await _next(tools, batch_id, slots, until) if run.leaves_room(_WORTH_A_CLAIM) else None
-    endings = [task.result() for task in runs]
-    return Ending.GIVEN_BACK if Ending.GIVEN_BACK in endings else endings[0]
+    turn = _Turn(tools)
+    work = asyncio.create_task(turn.take(batch_id, shard))
+    try:
+        await asyncio.wait([work])
+    except asyncio.CancelledError:
+        turn.cancelled = True  # redis-py may swallow a cancellation
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        raise
+    return work.result()
 
 
-async def _claim(tools: Tools, batch_id: str, shard: int) -> Claim | NotClaimed:
-    """Nothing is sent before the claim would survive a failover; slow replicas are waited for."""
-    token = uuid4().hex
-    while True:
-        try:
-            return await tools.shards.claim(batch_id, shard, token)
-        except NotReplicatedError as error:
-            log.warning("waiting for replicas", batch=batch_id, shard=shard, error=str(error))
-            if tools.stopping():
-                await tools.shards.give_up(batch_id, shard, token)
-                raise
+class _Turn:
+    """What a process does for one message."""
 
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._until = asyncio.get_running_loop().time() + BUDGET
+        self._working: set[str] = set()
+        self._passed_over: set[str] = set()
+        self._over = asyncio.Event()
+        self._runs: list[asyncio.Task[Ending]] = []
+        self.cancelled = False
 
-async def _next(tools: Tools, batch_id: str, slots: asyncio.Semaphore, until: float) -> ShardRun | None:
-    with suppress(RedisError):  # the shard is due again later
-        if (shard := await tools.shards.next_due(batch_id)) is None:
+    async def take(self, batch_id: str, shard: int) -> Ending:
+        """Work on the message's shard first."""
+        claim = await self._claim(batch_id, shard)
+        if isinstance(claim, NotClaimed):
+            return Ending(claim.value)
+        if claim.standing is Standing.CANCELLED:
+            await settle_cancelled(self._tools.shards, claim)
+            return Ending.FINISHED
+        first = await self._begin(claim)
+        async with asyncio.TaskGroup() as group:
+            self._work_in(group, first)
+            if claim.deaths < POISON:  # else a record of another would be blamed for this worker's death
+                await self._look_for_others(group)
+        endings = [run.result() for run in self._runs]
+        return Ending.GIVEN_BACK if Ending.GIVEN_BACK in endings else endings[0]
+
+    def _work_in(self, group: asyncio.TaskGroup, run: ShardRun) -> None:
+        self._working.add(run.batch_id)
+        group.create_task(self._work_on_batch(run))
+
+    async def _work_on_batch(self, first: ShardRun) -> None:
+        """A batch's shards, one after the other."""
+        run: ShardRun | None = first
+        async with asyncio.TaskGroup() as group:
+            while run is not None:
+                self._runs.append(group.create_task(run.run()))
+                await run.nearly_sent.wait()
+                run = await self._next(first.batch_id) if run.leaves_room(_WORTH_A_CLAIM) else None
+        self._working.remove(first.batch_id)
+        if not self._working:
+            self._over.set()
+
+    async def _look_for_others(self, group: asyncio.TaskGroup) -> None:
+        """Begin batches beside those that are worked on; ends with the last of these."""
+        while self._has_time() and not self._over.is_set():
+            for batch_id in await self._others():
+                if (run := await self._next(batch_id)) is not None:
+                    self._work_in(group, run)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._over.wait()
+
+    def _has_time(self) -> bool:
+        left = self._until - asyncio.get_running_loop().time()
+        return left > _WORTH_A_CLAIM and not self._tools.stopping()
+
+    async def _others(self) -> list[str]:
+        """Batches that run and that this process is not at: urgent ones first, then by chance, so that none starves."""
+        active: dict[str, Lane] = {}
+        with suppress(RedisError):
+            active = await self._tools.batches.active(self._tools.target)
+        self._check_cancelled()
+        others = [batch_id for batch_id in active if batch_id not in self._working | self._passed_over]
+        random.shuffle(others)
+        others.sort(key=lambda batch_id: active[batch_id] is not Lane.URGENT)
+        return others[: max(0, BESIDE - len(self._working))]
+
+    async def _next(self, batch_id: str) -> ShardRun | None:
+        run = None
+        with suppress(RedisError):  # the shard is due again later
+            run = await self._claim_next(batch_id)
+        self._check_cancelled()
+        return run
+
+    async def _claim_next(self, batch_id: str) -> ShardRun | None:
+        if (shard := await self._tools.shards.next_due(batch_id)) is None:
             return None
-        claim = await _claim(tools, batch_id, shard)
+        claim = await self._claim(batch_id, shard)
         if isinstance(claim, NotClaimed):
             return None
         if claim.standing.lets_send and claim.deaths < POISON:
-            return await _begin(tools, claim, slots, until)
-        await tools.shards.release(claim, {}, 0.0)  # it is for a turn of its own
-    return None
+            return await self._begin(claim)
+        self._passed_over.add(batch_id)  # it is for a turn of its own
+        await self._tools.shards.release(claim, {}, 0.0)
+        return None
 
+    async def _claim(self, batch_id: str, shard: int) -> Claim | NotClaimed:
+        """Nothing is sent before the claim would survive a failover; slow replicas are waited for."""
+        token = uuid4().hex
+        while True:
+            try:
+                return await self._tools.shards.claim(batch_id, shard, token)
+            except NotReplicatedError as error:
+                log.warning("waiting for replicas", batch=batch_id, shard=shard, error=str(error))
+                if self._tools.stopping():
+                    await self._tools.shards.give_up(batch_id, shard, token)
+                    raise
 
-async def _begin(tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: float) -> ShardRun:
-    """A run of a claimed shard that knows what the ledger knows: that needs no call (SPEC 3, ``deleted_earlier``)."""
-    run = ShardRun(tools, claim, slots, until)
-    offsets = run.pending()
-    try:
-        known = await tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
-    except RedisError:
-        with suppress(RedisError):
-            await tools.shards.release(claim, {}, 0.0)
-        raise
-    for position, deletion in known.items():
-        when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        run.settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
-    return run
+    async def _begin(self, claim: Claim) -> ShardRun:
+        """A run of a claimed shard; what the ledger knows needs no call (SPEC 3, ``deleted_earlier``)."""
+        run = ShardRun(self._tools, claim, self._until)
+        offsets = run.pending()
+        try:
+            known = await self._tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
+            self._check_cancelled()
+        except BaseException:
+            with suppress(RedisError):
+                await self._tools.shards.release(claim, {}, 0.0)
+            raise
+        for position, deletion in known.items():
+            when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            run.settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
+        return run
+
+    def _check_cancelled(self) -> None:
+        """Behind whatever was asked of Redis."""
+        if self.cancelled:
+            raise asyncio.CancelledError

@@ -10,6 +10,7 @@ import structlog
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from worker.domain.batches import Target
 from worker.logs import where
 from worker.queue import Publisher
 from worker.store.batches import Batches
@@ -25,7 +26,10 @@ log = structlog.get_logger(__name__)
 class Feeder:
     """Keeps a few shards of every batch in the queue: short enough to be fair, long enough to keep workers busy."""
 
-    def __init__(self, batches: Batches, shards: Shards, presence: Presence, publisher: Publisher) -> None:
+    def __init__(
+        self, batches: Batches, shards: Shards, presence: Presence, publisher: Publisher, target: Target
+    ) -> None:
+        self._target = target
         self._batches = batches
         self._shards = shards
         self._presence = presence
@@ -44,14 +48,18 @@ class Feeder:
         await asyncio.to_thread(self._publisher.send, *due)
         return len(due.shards)
 
+    async def feed_all(self, processes: int | None = None) -> None:
+        """Send what is due of every batch of the target; raises as ``feed``."""
+        for batch_id in await self._batches.active(self._target):
+            await self.feed(batch_id, processes)
+
     async def reconcile_forever(self, name: str) -> None:
         """Run in every worker process under its name; each round is made by one of them."""
         while True:
             try:
                 processes = await self._presence.beat(name)
                 if await self._presence.take_turn(name, EVERY * 0.8):
-                    for batch_id in await self._batches.active():
-                        await self.feed(batch_id, processes)
+                    await self.feed_all(processes)
             except (RedisError, OperationalError) as error:
                 log.warning("reconciler waits", error=type(error).__name__)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come

@@ -18,11 +18,11 @@ from typing import assert_never
 import structlog
 from redis.exceptions import RedisError
 
-from worker.domain.batches import BatchState, StateReason
+from worker.domain.batches import BatchState, StateReason, Target
 from worker.domain.customer_ids import Digester
 from worker.domain.outcomes import Reason
 from worker.domain.records import History, Result
-from worker.pacing.pace import NotNow, Pacer, Permit, Sign
+from worker.pacing.pace import Flow, NotNow, Pacer, Permit, Sign
 from worker.pipeline.attempts import Later, RetryPolicy, counted, unanswered
 from worker.pipeline.cancel import history_of
 from worker.store.batches import Batches
@@ -61,6 +61,7 @@ class Ending(StrEnum):
 class Tools:
     """What a worker process has, whichever shard it works on."""
 
+    target: Target
     batches: Batches
     shards: Shards
     ledger: Ledger
@@ -76,10 +77,10 @@ class Tools:
 class ShardRun:
     """One holder's work on one shard."""
 
-    def __init__(self, tools: Tools, claim: Claim, slots: asyncio.Semaphore, until: float) -> None:
+    def __init__(self, tools: Tools, claim: Claim, until: float) -> None:
         self._tools = tools
         self._claim = claim
-        self._slots = slots
+        self._flow = Flow(claim.lane, claim.batch_id)
         self._now = asyncio.get_running_loop().time
         self._deadline = until
         self._send_until = self._within_lease(self._now())
@@ -136,6 +137,11 @@ class ShardRun:
             finally:
                 self._sent.set()
                 self._flush_now.set()
+
+    @property
+    def batch_id(self) -> str:
+        """The batch it belongs to."""
+        return self._claim.batch_id
 
     def pending(self) -> list[int]:
         """Offsets without an outcome, those first that were tried least."""
@@ -203,19 +209,21 @@ class ShardRun:
 
     async def _attempt(self, offset: int, key: str) -> Verdict | Later:
         customer_id = self._claim.ids[offset]
-        async with self._slots:
-            self._begun.add(offset)
-            if self._to_begin - len(self._begun) < self._tools.concurrency:
-                self.nearly_sent.set()
-            permit = await self._tools.pacer.permit(self.may_send)
-            if isinstance(permit, NotNow):
-                if permit.circuit_open:
-                    await self._circuit_opened(permit.seconds)
-                return Later(permit.seconds)
+        if self._tools.pacer.has_room:
+            self._note_begun(offset)
+        permit = await self._tools.pacer.permit(self._flow, self.may_send)
+        if isinstance(permit, NotNow):
+            if permit.circuit_open:
+                await self._circuit_opened(permit.seconds)
+            return Later(permit.seconds)
+        try:
+            self._note_begun(offset)
             if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
                 return Later(0.0)
             self._unheard.add(offset)
             reply = await self._tools.client.delete(customer_id, key)
+        finally:
+            self._tools.pacer.release()
         verdict = judge(reply, customer_id, time.time())
         await self._tell(offset, permit, verdict)
         if isinstance(verdict, Retry):  # noted now, since it may be cancelled while it rests
@@ -224,6 +232,11 @@ class ShardRun:
             self._histories[offset] = counted(verdict, self._history(offset))
         self._unheard.discard(offset)
         return verdict
+
+    def _note_begun(self, offset: int) -> None:
+        self._begun.add(offset)
+        if self._to_begin - len(self._begun) < self._tools.concurrency:
+            self.nearly_sent.set()
 
     async def _tell(self, offset: int, permit: Permit, verdict: Verdict) -> None:
         """What the verdict says to everybody: of the rate, and of the upstream as a whole."""

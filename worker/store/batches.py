@@ -9,7 +9,17 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from worker.domain.batches import TRANSITIONS, Batch, BatchState, Description, Environment, StateReason, Tally, Target
+from worker.domain.batches import (
+    TRANSITIONS,
+    Batch,
+    BatchState,
+    Description,
+    Environment,
+    Lane,
+    StateReason,
+    Tally,
+    Target,
+)
 from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
 from worker.domain.records import Result
@@ -79,7 +89,7 @@ class Loading:
         ``again`` accepts a file that was accepted before; a reference names one batch for ever. Raises ``StoreError``
         if what was loaded has expired meanwhile, or if nobody knows whether it counts now.
         """
-        shared = [_file_key(description), keys.BATCHES, keys.ACTIVE]
+        shared = [_file_key(description), keys.BATCHES, keys.active(description.target)]
         if reference := _reference_key(description):
             shared.append(reference)
         tally = {"pending": self._pending} | {reason.text: count for reason, count in self._reasons.items()}
@@ -150,10 +160,11 @@ class Batches:
             await self._redis.zrem(keys.BATCHES, *gone)
         return [batch for _, batch in found if batch is not None]
 
-    async def active(self) -> list[str]:
-        """IDs of the batches that run."""
-        members: set[bytes] = await self._redis.smembers(keys.ACTIVE)  # type: ignore[assignment]
-        return sorted(raw.decode() for raw in members)
+    async def active(self, target: Target) -> dict[str, Lane]:
+        """The target's batches that run, by ID; the urgent ones first, of each lane the oldest."""
+        members: list[tuple[bytes, float]]
+        members = await self._redis.zrange(keys.active(target), 0, -1, withscores=True)  # type: ignore[assignment]
+        return {raw.decode(): Lane.BULK if score else Lane.URGENT for raw, score in members}
 
     async def known(self, description: Description) -> Accepted | None:
         """The batch that the reference names, or else the one last made of the same file for the same target."""
@@ -174,7 +185,7 @@ class Batches:
             raise ValueError(f"there is no transition from {source} to {to}")
         of = partial(keys.of_batch, batch_id)
         moved, state = await self._transition(
-            keys=[of("meta"), of("tally"), keys.ACTIVE, of("shards"), of("holders"), of("parked")],
+            keys=[of(part) for part in ("meta", "tally", "shards", "holders", "parked")],
             args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
@@ -217,13 +228,11 @@ def _lines(
 
 
 def _file_key(description: Description) -> str:
-    target = description.target
-    return keys.of_file(description.sha256, target.environment, target.merchant)
+    return keys.of_file(description.sha256, description.target)
 
 
 def _reference_key(description: Description) -> str | None:
-    target, reference = description.target, description.reference
-    return keys.of_reference(reference, target.environment, target.merchant) if reference else None
+    return keys.of_reference(description.reference, description.target) if description.reference else None
 
 
 def _to_meta(description: Description) -> dict[str, str | int | bytes]:
@@ -238,6 +247,7 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes]:
         "id_column": description.id_column,
         "columns": orjson.dumps(description.columns),
         "reference": description.reference or "",
+        "lane": description.lane.value,
     }
 
 
@@ -253,6 +263,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         id_column=meta["id_column"],
         columns=tuple(orjson.loads(meta["columns"])),
         reference=meta["reference"] or None,
+        lane=Lane(meta["lane"]),
     )
     return Batch(
         id=batch_id,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from worker.domain.batch_ids import pack_batch_id
-from worker.domain.batches import Environment, Target
+from worker.domain.batches import Environment, Lane, Target
 from worker.domain.outcomes import Outcome
 from worker.domain.records import History, Result
 from worker.store import keys
@@ -71,6 +71,7 @@ class Claim:
     """The offset of the record that a holder had in hand, alone, when it died."""
     strikes: int
     """How many holders in a row died with it in hand."""
+    lane: Lane
 
 
 class Written(NamedTuple):
@@ -122,7 +123,7 @@ class Shards:
         )
         if answer[0] != b"ok":
             return NotClaimed(answer[0].decode())
-        _, standing, deaths, suspect, strikes, ids, finished, tried = answer
+        _, standing, deaths, suspect, strikes, lane, ids, finished, tried = answer
         return Claim(
             batch_id=batch_id,
             shard=shard,
@@ -134,6 +135,7 @@ class Shards:
             deaths=deaths,
             suspect=suspect if suspect >= 0 else None,
             strikes=strikes,
+            lane=Lane(lane.decode()),
         )
 
     async def record(self, claim: Claim, written: Sequence[Written], now: float) -> Recorded:
@@ -163,9 +165,7 @@ class Shards:
                 pack_result(result),
                 self._ledger.digest(customer_id) if deleted else b"",
             ]
-        answer, standing = await self._record(
-            keys=[*(keys.of_batch(claim.batch_id, part) for part in parts), keys.ACTIVE], args=args
-        )
+        answer, standing = await self._record(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
         return Recorded(answer == b"ok", Standing(standing.decode()))
 
     async def suspect(self, claim: Claim, offset: int) -> bool:
@@ -199,8 +199,11 @@ class Shards:
         return [int(raw) for raw in shards]
 
     async def next_due(self, batch_id: str) -> int | None:
-        """One more shard for a worker that has time left; none if another batch runs, whose turn it is then."""
-        answer = await self._choose(batch_id, 1, "alone")
+        """One more shard for a worker that has time left, however many are under way.
+
+        Also one whose message is in the queue, behind which others wait: whoever gets the message finds it held.
+        """
+        answer = await self._choose(batch_id, 1, "here")
         return int(answer[2][0]) if answer else None
 
     async def feed(self, batch_id: str, window: int) -> Due | None:
@@ -211,29 +214,30 @@ class Shards:
         environment, merchant, shards = answer
         return Due(batch_id, Target(Environment(environment.decode()), merchant.decode()), [int(raw) for raw in shards])
 
-    async def _choose(self, batch_id: str, window: int, alone: str) -> list[Any]:
-        meta, shards, parked = (keys.of_batch(batch_id, part) for part in ("meta", "shards", "parked"))
+    async def _choose(self, batch_id: str, window: int, where: str) -> list[Any]:
+        parts = ("meta", "shards", "parked", "holders")
         chosen: list[Any] = await self._feed(
-            keys=[meta, shards, keys.ACTIVE, parked], args=[window, int(MESSAGE_LIFE * 1000), alone]
+            keys=[keys.of_batch(batch_id, part) for part in parts], args=[window, int(MESSAGE_LIFE * 1000), where]
         )
         return chosen
 
 
 class Presence:
-    """Which worker processes are alive, and whose turn it is to reconcile."""
+    """Which worker processes of a target are alive, and whose turn it is to reconcile."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, target: Target) -> None:
         self._redis = redis
+        self._workers, self._reconciler = keys.workers(target), keys.reconciler(target)
         self._presence = Script(redis, "presence")
 
     async def beat(self, name: str) -> int:
         """Say that the process is alive; returns how many are."""
-        return int(await self._presence(keys=[keys.WORKERS], args=[name, int(_ALIVE * 1000)]))
+        return int(await self._presence(keys=[self._workers], args=[name, int(_ALIVE * 1000)]))
 
     async def count(self) -> int:
         """How many worker processes are alive."""
-        return int(await self._presence(keys=[keys.WORKERS], args=["", 0]))
+        return int(await self._presence(keys=[self._workers], args=["", 0]))
 
     async def take_turn(self, name: str, seconds: float) -> bool:
         """Whether the process is the one that does it for the next ``seconds``; two at once would do no harm."""
-        return bool(await self._redis.set(keys.RECONCILER, name, nx=True, px=int(seconds * 1000)))
+        return bool(await self._redis.set(self._reconciler, name, nx=True, px=int(seconds * 1000)))

@@ -1,7 +1,7 @@
 -- Gives a shard to one holder for the time of a lease (SPEC 4, promise 4).
 -- KEYS: meta, shards, holders, ids, out:<shard>, tries:<shard>, parked
 -- ARGV: shard, token, lease (ms)
--- Returns {"ok", standing, deaths, suspect or -1, its strikes, packed IDs, offsets with an outcome, flat list of offset and history}
+-- Returns {"ok", standing, deaths, suspect or -1, its strikes, lane, packed IDs, offsets with an outcome, flat list of offset and history}
 --       | {"held"} | {"done"} | {"not_running"}; a second call with the same token answers the same.
 -- A holder that neither finished its shard nor gave it back has died: an attempt of it may have been executed without
 -- anybody knowing. The shards of a cancelled batch are given out as well, so that their records get an outcome.
@@ -27,6 +27,6 @@ redis.call('ZREM', KEYS[7], shard)
 local suspect, by, strikes = (redis.call('HGET', KEYS[3], 'suspect:' .. shard) or '-1 - 0'):match('^(%S+) (%S+) (%d+)$')
 if suspect ~= '-1' and by ~= token then strikes = strikes + 1 end
 return {
-  'ok', stands, deaths, tonumber(suspect), tonumber(strikes), redis.call('HGET', KEYS[4], shard), redis.call('HKEYS', KEYS[5]),
-  redis.call('HGETALL', KEYS[6])
+  'ok', stands, deaths, tonumber(suspect), tonumber(strikes), redis.call('HGET', KEYS[1], 'lane'),
+  redis.call('HGET', KEYS[4], shard), redis.call('HKEYS', KEYS[5]), redis.call('HGETALL', KEYS[6])
 }

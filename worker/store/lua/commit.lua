@@ -30,7 +30,7 @@ redis.call('PERSIST', KEYS[3])
 redis.call('PERSIST', KEYS[4])
 
 local now = now_ms()
-redis.call('HSET', KEYS[1], 'state', 'running', 'created_at', now, 'file_key', KEYS[5])
+redis.call('HSET', KEYS[1], 'state', 'running', 'created_at', now, 'file_key', KEYS[5], 'active_key', KEYS[7])
 for i = at + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 redis.call('SET', KEYS[5], batch)
 if KEYS[8] then
@@ -38,9 +38,9 @@ if KEYS[8] then
   redis.call('HSET', KEYS[1], 'reference_key', KEYS[8])
 end
 redis.call('ZADD', KEYS[6], now, batch)
-redis.call('SADD', KEYS[7], batch)
+activate(KEYS[1], batch)
 if pending == 0 then
-  end_batch(batch, prefix, KEYS[1], KEYS[7], 'completed', ARGV[3])
+  end_batch(batch, prefix, KEYS[1], 'completed', ARGV[3])
   return {'ok', 'completed'}
 end
 return {'ok', 'running'}

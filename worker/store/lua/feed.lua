@@ -1,7 +1,7 @@
 -- Chooses the shards of a batch for which a message is due: never sent, given back, lost, or left by a dead holder.
--- KEYS: meta, shards, active, parked
--- ARGV: how many shards may be under way, time (ms) after which a message that nobody claimed counts as lost, "alone" to
---       choose one more whatever is under way, unless another batch runs
+-- KEYS: meta, shards, parked, holders
+-- ARGV: how many shards may be under way, time (ms) after which a message that nobody claimed counts as lost, "here" to
+--       choose one for the asker itself, however many are under way: also one whose message nobody has taken up yet
 -- Returns {environment, merchant, shard numbers}, or {} if there are none. A shard's score is the time at which it is due
 -- again, so that one rule serves all. While a batch waits for the upstream, one shard is enough to ask whether it is back.
 local stands = standing(KEYS[1])
@@ -11,14 +11,21 @@ if stands == 'waiting' then
 elseif stands ~= 'running' and stands ~= 'cancelled' then
   return {}
 end
-if ARGV[3] == 'alone' then
-  if redis.call('SCARD', KEYS[3]) > 1 then return {} end
-else
-  redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now)
-  room = room - redis.call('ZCOUNT', KEYS[2], '(' .. now, '+inf') + redis.call('ZCARD', KEYS[4])
+if ARGV[3] ~= 'here' then
+  redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now)
+  room = room - redis.call('ZCOUNT', KEYS[2], '(' .. now, '+inf') + redis.call('ZCARD', KEYS[3])
 end
 if room <= 0 then return {} end
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, room)
+if #due == 0 and ARGV[3] == 'here' then
+  for _, shard in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')) do
+    local holder = redis.call('HGET', KEYS[4], shard)
+    if not holder or tonumber(holder:match(' (%d+) ')) <= now then
+      due = {shard}
+      break
+    end
+  end
+end
 if #due == 0 then return {} end
 for _, shard in ipairs(due) do redis.call('ZADD', KEYS[2], now + tonumber(ARGV[2]), shard) end
 local target = redis.call('HMGET', KEYS[1], 'environment', 'merchant')

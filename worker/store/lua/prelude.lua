@@ -14,6 +14,7 @@ local function standing(meta)
 end
 
 -- How a holder is written down: token, when its lease ends, how many earlier holders died (9 stands for more as well).
+-- A shard that was given back has the holder '-', until the time at which it is due again.
 local function write_holder(holders, shard, token, expires, deaths)
   redis.call('HSET', holders, shard, token .. ' ' .. string.format('%d', expires) .. ' ' .. deaths)
 end
@@ -23,16 +24,28 @@ local function make_due(shards, holders, parked)
   local now = now_ms()
   for _, shard in ipairs(redis.call('ZRANGEBYSCORE', shards, now, '+inf')) do
     local holder = redis.call('HGET', holders, shard)
-    if not holder or tonumber(holder:match(' (%d+) ')) <= now then redis.call('ZADD', shards, shard, shard) end
+    if not holder or holder:sub(1, 2) == '- ' or tonumber(holder:match(' (%d+) ')) <= now then
+      redis.call('ZADD', shards, shard, shard)
+    end
   end
   redis.call('DEL', parked)
 end
 
+-- The batches of one target that run, the urgent ones first: its workers share themselves among these.
+local function activate(meta, batch)
+  local kept = redis.call('HMGET', meta, 'active_key', 'lane')
+  redis.call('ZADD', kept[1], kept[2] == 'urgent' and 0 or 1, batch)
+end
+
+local function deactivate(meta, batch)
+  redis.call('ZREM', redis.call('HGET', meta, 'active_key'), batch)
+end
+
 -- Ends a batch; all of it expires when its retention is over (SPEC 10).
-local function end_batch(batch, prefix, meta, active, state, retention)
+local function end_batch(batch, prefix, meta, state, retention)
   redis.call('HSET', meta, 'state', state, 'ended_at', now_ms())
   redis.call('HDEL', meta, 'state_reason', 'probe_at')
-  redis.call('SREM', active, batch)
+  deactivate(meta, batch)
   for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally', 'parked'}) do
     redis.call('EXPIRE', prefix .. part, retention)
   end

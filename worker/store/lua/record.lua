@@ -1,6 +1,6 @@
 -- One atomic step (SPEC 4, promise 2): writes outcomes that are not yet written, moves the tally by just those, extends
 -- the ledger and the lease, and ends shard and batch when nothing of them is left.
--- KEYS: meta, shards, holders, tally, out:<shard>, tries:<shard>, active
+-- KEYS: meta, shards, holders, tally, out:<shard>, tries:<shard>
 -- ARGV: batch ID, prefix of the batch's keys, shard, records in the shard, token, lease (ms), retention (s),
 --       ledger prefix, its expiry (s since the epoch; 0: no ledger), packed batch ID,
 --       then for each result: offset, reason code, packed result, digest or ''
@@ -46,6 +46,6 @@ else
 end
 if pending == 0 and stands ~= 'paused' then
   stands = stands == 'cancelled' and 'cancelled' or 'completed'
-  end_batch(ARGV[1], ARGV[2], KEYS[1], KEYS[7], stands, ARGV[7])
+  end_batch(ARGV[1], ARGV[2], KEYS[1], stands, ARGV[7])
 end
 return {'ok', stands}

@@ -7,11 +7,11 @@ local shard, token = ARGV[1], ARGV[2]
 local holder = redis.call('HGET', KEYS[2], shard)
 if not holder or holder:sub(1, #token + 1) ~= token .. ' ' then return 'stale' end
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
-write_holder(KEYS[2], shard, '-', 0, holder:sub(-1))
+local due = now_ms() + tonumber(ARGV[3])
+write_holder(KEYS[2], shard, '-', due, holder:sub(-1))
 -- Only what it had in hand itself is cleared, not what killed a holder before it.
 local suspect = redis.call('HGET', KEYS[2], 'suspect:' .. shard)
 if suspect and suspect:match(' (%S+) ') == token then redis.call('HDEL', KEYS[2], 'suspect:' .. shard) end
-local due = now_ms() + tonumber(ARGV[3])
 redis.call('ZADD', KEYS[1], due, shard)
 if ARGV[4] == '1' then redis.call('ZADD', KEYS[4], due, shard) end
 return 'ok'

@@ -1,5 +1,5 @@
 -- Moves a batch from one state to another, if it is in that state (SPEC 5).
--- KEYS: meta, tally, active, shards, holders, parked
+-- KEYS: meta, tally, shards, holders, parked
 -- ARGV: batch ID, prefix of the batch's keys, retention (s), state it must be in, new state, its reason or ''
 -- Returns {1 if moved else 0, state} as they are afterwards. A batch with nothing pending completes instead of running,
 -- and one with something pending does not complete; cancelled, it stays active until every record has its outcome.
@@ -12,15 +12,15 @@ if not fits or (to == 'completed' and not nothing_pending) then return {0, state
 
 if to == 'running' and nothing_pending then to = 'completed' end
 if to == 'completed' or (to == 'cancelled' and nothing_pending) then
-  end_batch(batch, ARGV[2], meta, KEYS[3], to, ARGV[3])
+  end_batch(batch, ARGV[2], meta, to, ARGV[3])
   return {1, to}
 end
 
 if to == 'running' or to == 'cancelled' then
-  redis.call('SADD', KEYS[3], batch)
-  make_due(KEYS[4], KEYS[5], KEYS[6])
+  activate(meta, batch)
+  make_due(KEYS[3], KEYS[4], KEYS[5])
 else
-  redis.call('SREM', KEYS[3], batch)
+  deactivate(meta, batch)
 end
 redis.call('HSET', meta, 'state', to)
 redis.call('HDEL', meta, 'state_reason', 'probe_at')
