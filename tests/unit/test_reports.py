@@ -18,7 +18,7 @@ from worker.domain.errors import UsageError
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Result
 from worker.domain.spreadsheet import guard, unguard
-from worker.reports.columns import COLUMNS, ReportFormat, ReportRow, rfc3339, strings
+from worker.reports.columns import COLUMNS, ReportFormat, ReportRow, rfc3339
 from worker.reports.csv_report import write_csv
 from worker.reports.jsonl_report import write_jsonl
 from worker.reports.manifest import manifest, write_manifest
@@ -46,6 +46,12 @@ def as_csv(rows: list[ReportRow], columns: tuple[str, ...] = ("customer_id", "no
     out = io.StringIO(newline="")
     write_csv(out, columns, rows, delimiter=delimiter)
     return out.getvalue()
+
+
+def strings(row: ReportRow) -> list[str]:
+    """The values under ``COLUMNS`` as a reader of the CSV gets them."""
+    *_, cells = csv.reader(io.StringIO(as_csv([row], tuple("x" * len(row.cells))), newline=""), strict=True)
+    return cells[-len(COLUMNS) :]
 
 
 def as_jsonl(rows: list[ReportRow], columns: tuple[str, ...] = ("customer_id", "note")) -> list[dict[str, object]]:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -92,10 +92,10 @@ async def write_out(
     return written
 
 
-def _drive(loop: asyncio.AbstractEventLoop, pages: AsyncIterator[list[Line]]) -> Iterator[Line]:
+def _drive(loop: asyncio.AbstractEventLoop, pages: AsyncIterator[Iterable[Line]]) -> Iterator[Line]:
     """Iterate over the store's pages from another thread than the loop's; one is fetched while another is written."""
 
-    async def following() -> list[Line] | None:
+    async def following() -> Iterable[Line] | None:
         return await anext(pages, None)
 
     upcoming = asyncio.run_coroutine_threadsafe(following(), loop)

@@ -65,25 +65,19 @@ _EXPLAINED = {
 }
 
 
-def strings(row: ReportRow) -> list[str]:
-    """The values under ``COLUMNS`` as CSV has them, guarded where they are not our own words; empty if not known."""
-    number, _, result, batch = row
-    if result is None:
-        return [str(number), Outcome.PENDING.value, "", "", "", "", "", "", "", "", "", guard(batch)]
-    outcome, reason, retryable, next_step = _EXPLAINED[result.reason]
+def words(
+    reason: Reason, missing_field: tuple[str, ...], note: str | None, http_status: int | None, attempts: int
+) -> list[str]:
+    """The values from ``expunge_outcome`` to ``expunge_attempts`` as CSV has them, guarded as it must be."""
+    outcome, text, retryable, next_step = _EXPLAINED[reason]
     return [
-        str(number),
         outcome,
-        reason,
-        guard(";".join(result.missing_field)) if result.missing_field else "",
+        text,
+        guard(";".join(missing_field)),
         "true" if retryable else "false",
-        f"{next_step} ({result.note})" if result.note else next_step,
-        "" if result.http_status is None else str(result.http_status),
-        str(result.attempts),
-        guard(result.request_id) if result.request_id else "",
-        "" if result.finished_at is None else rfc3339(result.finished_at),
-        "" if result.first_row is None else str(result.first_row),
-        guard(batch),
+        f"{next_step} ({note})" if note else next_step,
+        "" if http_status is None else str(http_status),
+        str(attempts),
     ]
 
 

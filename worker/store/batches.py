@@ -202,12 +202,15 @@ class Batches:
         parts = ("meta", "shards", "holders", "parked")
         await self._circuit(keys=[keys.of_batch(batch_id, part) for part in parts], args=[probe_in])
 
-    async def pages(self, batch: Batch) -> AsyncIterator[list[Line]]:
-        """Every record in the order of the rows, some thousands at a time; memory does not grow with the batch."""
+    async def pages(self, batch: Batch) -> AsyncIterator[Iterable[Line]]:
+        """Every record in the order of the rows, some thousands at a time; memory does not grow with the batch.
+
+        A page is unpacked while it is iterated over, once: a line then is gone before the garbage collector counts it.
+        """
         description = batch.description
         for first in range(0, description.shards, _PIPELINE):
             shards = range(first, min(first + _PIPELINE, description.shards))
-            yield list(_lines(description, shards, await self._read(batch.id, shards)))
+            yield _lines(description, shards, await self._read(batch.id, shards))
 
     async def _read(self, batch_id: str, shards: Iterable[int]) -> list[tuple[bytes, dict[bytes, bytes]]]:
         pipe = self._redis.pipeline(transaction=False)

@@ -9,12 +9,13 @@ import orjson
 from worker.domain.outcomes import REASON_BY_CODE
 from worker.domain.records import Doubt, History, Result
 
-_TIME = struct.Struct(">I")  # the store's clock, seconds; set by record.lua
 _HEAD = struct.Struct(">BBHB")  # reason, attempts, HTTP status, flags
+_STORED = struct.Struct(">IBBHB")  # the same behind the store's clock, in seconds, which record.lua sets
 _ROW = struct.Struct(">I")
 _HISTORY = struct.Struct(">BBBB")
 
 _READY_KNOWN, _READY, _HEX_ID, _TEXT_ID, _MISSING, _FIRST_ROW, _NOTE = (1 << bit for bit in range(7))
+_RARE = _TEXT_ID | _MISSING | _FIRST_ROW | _NOTE
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -55,23 +56,30 @@ def pack_result(result: Result) -> bytes:
 
 def unpack_result(packed: bytes) -> Result:
     """Read what record.lua stored: the time, then a packed result."""
-    (finished_at,) = _TIME.unpack_from(packed)
-    code, attempts, status, flags = _HEAD.unpack_from(packed, _TIME.size)
-    reader = _Reader(packed, _TIME.size + _HEAD.size)
-    request_id = reader.take(16).hex() if flags & _HEX_ID else reader.text() if flags & _TEXT_ID else None
-    missing = tuple(reader.text().split(";")) if flags & _MISSING else ()
-    first_row = _ROW.unpack(reader.take(_ROW.size))[0] if flags & _FIRST_ROW else None
+    finished_at, code, attempts, status, flags = _STORED.unpack_from(packed)
+    if flags & _RARE:
+        request_id, missing_field, first_row, note = _unpack_tail(packed, flags)
+    else:
+        request_id, missing_field, first_row, note = packed[_STORED.size :].hex() or None, (), None, None
     return Result(
         reason=REASON_BY_CODE[code],
         http_status=status or None,
         attempts=attempts,
         request_id=request_id,
-        missing_field=missing,
+        missing_field=missing_field,
         is_wallet_ready=bool(flags & _READY) if flags & _READY_KNOWN else None,
         first_row=first_row,
-        note=reader.text() if flags & _NOTE else None,
+        note=note,
         finished_at=float(finished_at),
     )
+
+
+def _unpack_tail(packed: bytes, flags: int) -> tuple[str | None, tuple[str, ...], int | None, str | None]:
+    reader = _Reader(packed, _STORED.size)
+    request_id = reader.take(16).hex() if flags & _HEX_ID else reader.text() if flags & _TEXT_ID else None
+    missing_field = tuple(reader.text().split(";")) if flags & _MISSING else ()
+    first_row = _ROW.unpack(reader.take(_ROW.size))[0] if flags & _FIRST_ROW else None
+    return request_id, missing_field, first_row, reader.text() if flags & _NOTE else None
 
 
 def pack_history(history: History) -> bytes:
