@@ -110,8 +110,8 @@ def test_targets_of_one_deployment_have_workers_and_rates_of_their_own(
         assert "no worker is running" in unserved.submit()
         assert slow.submit() == fast.submit() == ""
         fast.completes(upstream)
-        assert 0 < len(slow.requests(upstream)) < 60, "the slow one was to be at work meanwhile"
         slow.completes(upstream)
+        assert slow.requests(upstream)[0].t < fast.requests(upstream)[-1].t < slow.requests(upstream)[-1].t
         assert unserved.requests(upstream) == []
         times = [entry.t for entry in slow.requests(upstream)]
         assert max(sum(begin <= at < begin + 1 for at in times) for begin in times) <= 12

@@ -26,6 +26,7 @@ BUDGET = 20.0
 BESIDE = 8
 """Batches that a process works on at once."""
 _WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
+_TRIES = 5  # to claim a shard that no other process takes at the same moment
 _LOOK_EVERY = 0.25  # seconds until a batch that was just submitted is begun beside the others
 
 log = structlog.get_logger(__name__)
@@ -128,9 +129,13 @@ class _Turn:
         return run
 
     async def _claim_next(self, batch_id: str) -> ShardRun | None:
-        if (shard := await self._tools.shards.next_due(batch_id)) is None:
-            return None
-        claim = await self._claim(batch_id, shard)
+        claim: Claim | NotClaimed = NotClaimed.HELD
+        for _ in range(_TRIES):
+            if (shard := await self._tools.shards.next_due(batch_id)) is None:
+                return None
+            claim = await self._claim(batch_id, shard)
+            if claim is not NotClaimed.HELD:
+                break
         if isinstance(claim, NotClaimed):
             return None
         if claim.standing.lets_send and claim.deaths < POISON:
