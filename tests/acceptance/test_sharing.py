@@ -2,16 +2,18 @@
 
 import csv
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
+from redis import Redis
 
 from tests.acceptance.accounting import MakeIds, assert_agree, read_report, wait_for
 from tests.acceptance.conftest import Expunge
 from tests.acceptance.supervision import SupervisedWorker
 from worker.simulator import Entry, Scenario, SimulatorThread
+from worker.store import keys
 
 _LARGE = 1_000_000
 
@@ -38,9 +40,11 @@ def site(expunge: Expunge, redis_server: str, upstream: SimulatorThread) -> Expu
 def seconds_until_sent(site: Expunge, upstream: SimulatorThread, ids: list[str], *options: str) -> float:
     """From the batch's acceptance until the upstream has seen the last of it."""
     submitted = site("submit", site.csv(ids, f"{ids[0]}.csv"), *options)
-    accepted = time.time()
     assert submitted.returncode == 0, submitted.stderr
-    wait_for(lambda: {entry.id for entry in upstream.log} >= set(ids))
+    of = partial(keys.of_batch, submitted.stdout.strip())
+    with Redis.from_url(site.environment["EXPUNGE_REDIS_URL"]) as redis:
+        wait_for(lambda: redis.hget(of("tally"), "pending") == b"0")
+        accepted = int(redis.hget(of("meta"), "created_at") or 0) / 1000
     return max(entry.t for entry in upstream.log if entry.id in set(ids)) - accepted
 
 
