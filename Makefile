@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := .venv-bench
 UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock bench bench-smoke clean
+.PHONY: help install install-bench demo test check format lock bench bench-smoke soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,12 +44,23 @@ format: install ## format the code
 lock: ## renew the lock files from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 bench/requirements.in -o bench/requirements.lock
 
-bench: install ## measure against what others would write, and against the ceiling (about 8 minutes)
+install-bench: install $(BENCH)/installed ## make .venv-bench as well: rivals, and what draws plots
+
+$(BENCH)/installed: bench/requirements.lock | $(VENV)/installed
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv --without-pip $(BENCH)
+	$(UV) pip sync --quiet --python $(BENCH)/bin/python --require-hashes bench/requirements.lock
+	@touch $@
+
+bench: install-bench ## measure all that is promised, rivals included, as one table (about 25 minutes)
 	$(BIN)/python -m bench
 
-bench-smoke: install ## run every benchmark tiny, so that it cannot rot (about 40 seconds)
+soak: install-bench ## measure whether memory stays flat (20 minutes)
+	$(BIN)/python -m bench.soak
+
+bench-smoke: install-bench ## run every benchmark tiny, so that it cannot rot (about a minute)
 	$(BIN)/python -m bench --smoke
 
 clean: ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,1 +1,1 @@
-"""Measurements: ``python -m bench`` compares; ``bench.memory``, ``.intake`` and ``.rates`` weigh single promises."""
+"""Measurements: ``python -m bench`` makes them all, ``python -m bench.compare`` and its like one part each."""

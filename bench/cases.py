@@ -1,9 +1,8 @@
-"""What is compared: each case deletes its records at a fresh stub and tells the rate that the stub saw."""
+"""What is compared: each case deletes its records at a fresh stub, which tells when each came."""
 
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import assert_never
 from celery import Celery
 from redis import Redis
 
+from bench.client import CONCURRENCY
 from bench.customers import ids, write_csv
-from bench.processes import ROOT, MeasureError, Upstream, expunge, module, started, stub
+from bench.processes import ROOT, MeasureError, Upstream, bench_venv, expunge, module, started, stub
 from worker.embedded import embedded_server
 
 RATE = "100000/s"
 """Far above what any case reaches: the limiter is asked, but never makes anybody wait."""
-THREADS = 64
 _START = 60.0  # seconds for processes to start and to stop
 
 
@@ -26,29 +25,31 @@ class Kind(Enum):
     """Who deletes."""
 
     PIPELINE = "expunge run"
-    RIVAL = "a task a customer"
+    CELERY = "a Celery task a customer"
+    JOBS = "a job a customer"
     CEILING = "bare asyncio loop"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One line of the table."""
+    """One line of the table; ``how`` is Celery's pool, or the library of the jobs."""
 
     kind: Kind
     name: str
     latency: float
     records: int
     processes: int = 1
-    threads: bool = False
+    how: str = ""
 
-    def measure(self) -> float:
-        """Records per second, from the first to the last DELETE; raises ``MeasureError`` if any was lost."""
+    def measure(self) -> list[float]:
+        """When each DELETE came, in seconds; raises ``MeasureError`` if any was lost or repeated."""
         with tempfile.TemporaryDirectory(prefix="expunge-bench-") as name, stub(self.latency, Path(name)) as upstream:
             self._run(upstream, Path(name))
-            seen = upstream.seen()
-        if seen.requests != self.records:
-            raise MeasureError(f"{self.name}: {seen.requests} requests for {self.records} records")
-        return seen.rate
+            arrivals = upstream.arrivals()
+        too_many = len(arrivals) > self.records and self.kind is not Kind.JOBS  # saq may sweep a job that it just took
+        if len(arrivals) < self.records or too_many:
+            raise MeasureError(f"{self.name}: {len(arrivals)} requests for {self.records} records")
+        return arrivals
 
     @property
     def time_limit(self) -> float:
@@ -59,16 +60,23 @@ class Case:
         match self.kind:
             case Kind.PIPELINE:
                 _run_pipeline(self, upstream, folder)
-            case Kind.RIVAL:
-                _run_rival(self, upstream, folder)
+            case Kind.CELERY:
+                _run_celery(self, upstream, folder)
+            case Kind.JOBS:
+                _run_jobs(self, upstream, folder)
             case Kind.CEILING:
                 _run_ceiling(self, upstream, folder)
             case _:
                 assert_never(self.kind)
 
 
+def pipeline(latency: float, records: int, processes: int) -> Case:
+    """The product as its users start it."""
+    return Case(Kind.PIPELINE, f"(a) `expunge run --workers {processes}`", latency, records, processes)
+
+
 def _run_pipeline(case: Case, upstream: Upstream, folder: Path) -> None:
-    """The product as its users start it; it exits 0 only if every record is deleted."""
+    """It exits 0 only if every record is deleted."""
     write_csv(folder / "customers.csv", case.records)
     command = expunge("run", "customers.csv", "--workers", str(case.processes), "--rate", RATE, "--merchant", "bench")
     home = folder / "home"
@@ -79,25 +87,38 @@ def _run_pipeline(case: Case, upstream: Upstream, folder: Path) -> None:
         child.wait(case.time_limit)
 
 
-def _run_rival(case: Case, upstream: Upstream, folder: Path) -> None:
+def _run_celery(case: Case, upstream: Upstream, folder: Path) -> None:
     """All tasks are in the queue before a worker starts."""
-    pool = ["-P", "threads", "-c", str(THREADS)] if case.threads else ["-P", "prefork", "-c", str(case.processes)]
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", "bench.rival", "worker", "--loglevel", "WARNING", *pool]
-    with ExitStack() as stack:
-        redis_url = stack.enter_context(embedded_server(folder / "home"))
+    width = CONCURRENCY if case.how == "threads" else case.processes
+    pool = ["-P", case.how, "-c", str(width)]
+    command = [*module("celery"), "--quiet", "-A", "bench.celery_rival", "worker", "--loglevel", "WARNING", *pool]
+    with _redis_of_rivals(folder) as redis_url:
+        broker = "redis+socket://" + redis_url.removeprefix("unix://")
+        with Celery("rival", broker=broker) as app, app.producer_or_acquire() as producer:
+            for customer_id in ids(case.records):
+                app.send_task("rival.delete_customer", args=[customer_id], ignore_result=True, producer=producer)
+        env = {"RIVAL_BROKER": broker, "RIVAL_REDIS": redis_url, "RIVAL_UPSTREAM": upstream.url}
+        with started(command, folder, env, cwd=ROOT) as worker:
+            upstream.wait_for(case.records, case.time_limit, worker.check_alive)
+
+
+def _run_jobs(case: Case, upstream: Upstream, folder: Path) -> None:
+    """All jobs are in the queue before a worker starts."""
+    with _redis_of_rivals(folder) as redis_url:
+        env = {"RIVAL_REDIS": redis_url, "RIVAL_UPSTREAM": upstream.url}
+        fill = [bench_venv("python"), "-m", "bench.job_rivals", case.how, str(case.records)]
+        with started(fill, folder, env, cwd=ROOT) as child:
+            child.wait(case.time_limit)
+        with started([bench_venv(case.how), f"bench.job_rivals.{case.how}"], folder, env, cwd=ROOT) as worker:
+            upstream.wait_for(case.records, case.time_limit, worker.check_alive)
+
+
+@contextmanager
+def _redis_of_rivals(folder: Path) -> Iterator[str]:
+    with embedded_server(folder / "home") as redis_url:
         with Redis.from_url(redis_url) as redis:
             redis.config_set("appendfsync", "everysec")  # as they would have it; ours are with `always`
-        broker = "redis+socket://" + redis_url.removeprefix("unix://")
-        _enqueue(broker, case.records)
-        env = {"RIVAL_BROKER": broker, "RIVAL_REDIS": redis_url, "RIVAL_UPSTREAM": upstream.url}
-        worker = stack.enter_context(started(command, folder, env, cwd=ROOT))
-        upstream.wait_for(case.records, case.time_limit, worker.check_alive)
-
-
-def _enqueue(broker: str, count: int) -> None:
-    with Celery("rival", broker=broker) as app, app.producer_or_acquire() as producer:
-        for customer_id in ids(count):
-            app.send_task("rival.delete_customer", args=[customer_id], ignore_result=True, producer=producer)
+        yield redis_url
 
 
 def _run_ceiling(case: Case, upstream: Upstream, folder: Path) -> None:
@@ -107,30 +128,29 @@ def _run_ceiling(case: Case, upstream: Upstream, folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How many records each kind of case gets: enough for some seconds, since the rival is slow."""
+    """How many records each kind of case gets: enough for some seconds, since rivals are slow."""
 
-    pipeline: int
-    ceiling: int
-    rival: Callable[[float, int, bool], int]
-    """By latency, processes, and whether it has threads."""
-
-
-def _rival_full(latency: float, processes: int, threads: bool) -> int:
-    return 3_000 if threads or not latency else 200 * processes
+    ours: int
+    rivals: int
+    prefork_waiting: int
+    """For each process of a rival that has one request in flight at 50 ms: it does twenty a second."""
 
 
-FULL = Size(20_000, 20_000, _rival_full)
-SMOKE = Size(500, 500, lambda *_: 200)
+FULL = Size(20_000, 3_000, 200)
+SMOKE = Size(500, 200, 50)
 
 
-def cases(latency: float, process_counts: Sequence[int], size: Size) -> Iterable[Case]:
+def cases(latency: float, size: Size) -> Iterable[Case]:
     """The lines of the table for one latency, in its order."""
-    for processes in process_counts:
-        name = f"(a) `expunge run --workers {processes}`"
-        yield Case(Kind.PIPELINE, name, latency, size.pipeline, processes)
-    for processes in process_counts:
-        name = f"(b) a task a customer, `-P prefork -c {processes}`"
-        yield Case(Kind.RIVAL, name, latency, size.rival(latency, processes, False), processes)
-    name = f"(b) a task a customer, `-P threads -c {THREADS}`"
-    yield Case(Kind.RIVAL, name, latency, size.rival(latency, 1, True), threads=True)
-    yield Case(Kind.CEILING, "(c) bare asyncio loop", latency, size.ceiling)
+    for processes in (1, 2):
+        yield pipeline(latency, size.ours, processes)
+    for processes in (1, 2):
+        name = f"(b) a task a customer, Celery `-P prefork -c {processes}`"
+        records = size.prefork_waiting * processes if latency else size.rivals
+        yield Case(Kind.CELERY, name, latency, records, processes, "prefork")
+    name = f"(b) a task a customer, Celery `-P threads -c {CONCURRENCY}`"
+    yield Case(Kind.CELERY, name, latency, size.rivals, how="threads")
+    for library in ("arq", "saq"):
+        name = f"(b) a job a customer, {library}, {CONCURRENCY} at once"
+        yield Case(Kind.JOBS, name, latency, size.rivals, how=library)
+    yield Case(Kind.CEILING, "(c) bare asyncio loop", latency, size.ours)

@@ -1,6 +1,6 @@
 """The most that one process can do: a bare asyncio loop with the product's own client, and nothing else.
 
-No Celery, no Redis, no retry, no pacing; of the reply only ``status`` is looked at.
+No Celery, no Redis, no retry, no pacing; of the reply only ``status`` and the request's ID are looked at.
 ``python -m bench.ceiling URL COUNT``.
 """
 
@@ -8,34 +8,21 @@ import asyncio
 import sys
 from collections.abc import Iterator
 
-import orjson
 import uvloop
 
+from bench.client import CONCURRENCY, client_of, delete
 from bench.customers import ids
-from worker.domain.customer_ids import IdRule
-from worker.upstream.client import Client, Endpoint, open_client
-from worker.upstream.reply import Reply
-
-CONCURRENCY = 64
-_KEY = "0" * 32
+from worker.upstream.client import Client
 
 
 async def _send(client: Client, customers: Iterator[str]) -> None:
     for customer_id in customers:
-        reply = await client.delete(customer_id, _KEY)
-        if not isinstance(reply, Reply) or reply.status != 200 or orjson.loads(reply.body)["status"] is not True:
-            raise SystemExit(f"unexpected: {reply}")
+        await delete(client, customer_id)
 
 
 async def _main(url: str, count: int) -> None:
-    endpoint = Endpoint(
-        prefix=f"{url}/customer/customer/",
-        headers={"X-Merchant-Identifier-Id": "bench", "X-Type": "sandbox"},
-        rule=IdRule.of(),
-        timeout=10.0,
-    )
     customers = iter(list(ids(count)))
-    async with open_client(endpoint, CONCURRENCY) as client, asyncio.TaskGroup() as group:
+    async with client_of(url) as client, asyncio.TaskGroup() as group:
         for _ in range(CONCURRENCY):
             group.create_task(_send(client, customers))
 

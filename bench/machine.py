@@ -36,6 +36,18 @@ def peak_memory() -> int:
     return most if platform.system() == "Darwin" else most * 1024
 
 
+def shared_memory(parent: int) -> tuple[int, int]:
+    """Bytes of a process, and of its children together, as Linux shares them out: a common page counts once."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return _proportional(parent), sum(_proportional(int(child)) for child in children)
+
+
+def _proportional(process: int) -> int:
+    rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s*(\d+) kB", rollup, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists() and (found := re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text())):

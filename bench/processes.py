@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -107,17 +107,17 @@ def module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", name, *arguments]
 
 
-class Seen(NamedTuple):
-    """What the stub saw of DELETEs."""
+def bench_venv(name: str) -> str:
+    """A program of the environment that only benchmarks have; raises ``MeasureError`` if it was not made."""
+    program = ROOT / ".venv-bench" / "bin" / name
+    if not program.exists():
+        raise MeasureError(f"{program.relative_to(ROOT)} is not there; `make install-bench` makes it")
+    return str(program)
 
-    requests: int
-    first: float
-    last: float
 
-    @property
-    def rate(self) -> float:
-        """Requests per second from the first to the last: process start-up is not in it."""
-        return (self.requests - 1) / (self.last - self.first) if self.requests > 1 else 0.0
+def say(line: str) -> None:
+    """Tell how far it is; figures go to stdout."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,23 +126,23 @@ class Upstream:
 
     url: str
 
-    def seen(self) -> Seen:
-        return Seen(**self._ask("/stats"))
+    def seen(self) -> int:
+        """How many DELETEs came so far."""
+        return int(self._ask("/count"))
 
     def arrivals(self) -> list[float]:
         """When each DELETE came, in seconds, in order."""
         times: list[float] = self._ask("/arrivals")
         return times
 
-    def wait_for(self, count: int, timeout: float, check: Callable[[], None]) -> Seen:
+    def wait_for(self, count: int, timeout: float, check: Callable[[], None]) -> None:
         """Wait until that many DELETEs came; ``check`` raises when it is no use to wait."""
         until = time.monotonic() + timeout
-        while (seen := self.seen()).requests < count:
+        while (seen := self.seen()) < count:
             if time.monotonic() > until:
-                raise MeasureError(f"{seen.requests} of {count} requests came within {timeout:.0f} s")
+                raise MeasureError(f"{seen} of {count} requests came within {timeout:.0f} s")
             check()
             time.sleep(0.25)
-        return seen
 
     def _ask(self, path: str) -> Any:
         parts = urlsplit(self.url)

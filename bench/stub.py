@@ -1,7 +1,7 @@
 """The fastest honest upstream: answers every DELETE with the documented reply, after a given latency.
 
-``python -m bench.stub [--latency 0.05]`` prints its URL and serves until it is terminated. ``GET /stats`` there tells
-how many DELETEs came and when the first and the last did, ``GET /arrivals`` when each did: seconds by one clock.
+``python -m bench.stub [--latency 0.05]`` prints its URL and serves until it is terminated. ``GET /count`` there tells
+how many DELETEs came, ``GET /arrivals`` when each did: seconds by one clock.
 """
 
 import argparse
@@ -58,10 +58,7 @@ def _reply(body: bytes) -> bytes:
 
 
 def _tell(path: bytes, arrivals: "array[float]") -> bytes:
-    if path == b"/arrivals":
-        return orjson.dumps(list(arrivals))
-    first, last = (arrivals[0], arrivals[-1]) if arrivals else (0.0, 0.0)
-    return orjson.dumps({"requests": len(arrivals), "first": first, "last": last})
+    return orjson.dumps(list(arrivals) if path == b"/arrivals" else len(arrivals))
 
 
 async def _serve(latency: float) -> None:
