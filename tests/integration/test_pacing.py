@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from worker.domain.batches import Lane
 from worker.domain.rates import Rate
-from worker.pacing.pace import AHEAD, DEFAULT_PAUSE, LATE, Flow, Limiter, NotNow, Pacer, Permit
+from worker.pacing.pace import AHEAD, DEFAULT_PAUSE, LATE, Flow, Grant, Limiter, NotNow, Pacer, Permit, Signs
 from worker.store.connection import open_redis
 
 KEY = "expunge:pace:s"
@@ -417,6 +417,38 @@ async def test_whoever_waits_is_served_in_turn(fleet: Assemble) -> None:
     assert served == list(range(50))
 
 
+class Asked(Limiter):
+    """Notes how many permits each question wants; while the first is answered one more caller comes, and then nine."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis, "s", Rate.parse("1000/s"))
+        self.pacer = Pacer(self, SLOTS)
+        self.wanted: list[int] = []
+        self.callers: list[asyncio.Task[Permit | NotNow]] = []
+
+    def come(self, callers: int) -> None:
+        """So many callers ask for a permit, in the loop's next turn."""
+        self.callers += [asyncio.create_task(self.pacer.permit(Flow(), always)) for _ in range(callers)]
+
+    async def reserve(self, wanted: int, signs: Signs | None = None) -> Grant:
+        self.wanted.append(wanted)
+        if len(self.wanted) > 1:
+            return await super().reserve(wanted, signs)
+        self.come(1)
+        grant = await super().reserve(wanted, signs)
+        self.come(9)
+        return grant
+
+
+async def test_whoever_comes_in_one_turn_of_the_loop_is_asked_for_in_one_question(redis: Redis) -> None:
+    limiter = Asked(redis)
+    limiter.come(1)
+    async with asyncio.timeout(2):
+        await limiter.callers[0]
+        await asyncio.gather(*limiter.callers)
+    assert limiter.wanted == [1, 10]
+
+
 async def test_a_closed_pacer_leaves_nobody_waiting_and_reserves_nothing_more(redis: Redis, fleet: Assemble) -> None:
     ours = await fleet("10/s", size=1)
     waiting = [asyncio.create_task(ours.pacers[0].permit(Flow(), always)) for _ in range(20)]
@@ -487,7 +519,7 @@ async def test_urgent_flows_go_ahead_of_bulk_ones_that_have_waited_longer(redis:
     before = len(got)
     waiting |= await queue_up(pacer, {urgent: 20}, got)
     await asyncio.wait(waiting)
-    assert got[before : before + 20] == [urgent] * 20
+    assert got[before : before + 22].count(urgent) == 20, "one or two bulk ones had their permit already"
     assert got.count(bulk) == 60
     await pacer.close()
 

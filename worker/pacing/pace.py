@@ -274,7 +274,10 @@ class Pacer:
 
     async def _grant_all(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._still_waiting(0.0):
+        while True:
+            await asyncio.sleep(0)  # whoever else comes in this turn of the loop is asked for in the same question
+            if not self._still_waiting(0.0):
+                return
             if not self._free:
                 await self._slot_or_a_while()
                 continue
@@ -301,6 +304,7 @@ class Pacer:
 
     async def _hand_out(self, grant: Grant, asked_at: float) -> None:
         loop = asyncio.get_running_loop()
+        permit = Permit(grant.epoch, grant.probe)
         for number in range(grant.permits):
             at = asked_at + grant.wait + number * grant.interval
             if (early := at - loop.time()) > 0.0005:
@@ -313,7 +317,7 @@ class Pacer:
             if (waiter := self._next()) is None:
                 return
             self._free -= 1
-            waiter.answer.set_result(Permit(grant.epoch, grant.probe))
+            waiter.answer.set_result(permit)
 
     def _next(self) -> _Waiter | None:
         """The next one for whom it is worth it; the others are told."""

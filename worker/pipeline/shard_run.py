@@ -88,6 +88,7 @@ class ShardRun:
         """Set when fewer records wait for their first slot than there are slots."""
         self._one_by_one = claim.deaths >= POISON
         self._first: int | None = None
+        self._keys = [tools.digester.idempotency_key(customer_id, claim.batch_id) for customer_id in claim.ids]
         self._settled = set(claim.finished)
         self._histories = {offset: history_of(claim, offset) for offset in claim.histories}
         self._waits: dict[int, Later] = {}
@@ -146,7 +147,9 @@ class ShardRun:
     def pending(self) -> list[int]:
         """Offsets without an outcome, those first that were tried least."""
         offsets = [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
-        return sorted(offsets, key=lambda offset: (offset != self._first, self._history(offset).attempts))
+        if self._histories or self._first is not None:
+            offsets.sort(key=lambda offset: (offset != self._first, self._history(offset).attempts))
+        return offsets
 
     def leaves_room(self, seconds: float) -> bool:
         """Whether another shard may begin beside this one, with so much time left."""
@@ -181,11 +184,9 @@ class ShardRun:
             raise
 
     async def _delete(self, offset: int) -> None:
-        customer_id = self._claim.ids[offset]
-        key = self._tools.digester.idempotency_key(customer_id, self._claim.batch_id)
         try:
             ended, self._histories[offset] = await self._tools.policy.run(
-                partial(self._attempt, offset, key),
+                partial(self._attempt, offset),
                 self._history(offset),
                 self._deadline,
                 sleep=self._rest,
@@ -199,15 +200,15 @@ class ShardRun:
             case Result():
                 self.settle(offset, ended)
                 if ended.reason is Reason.REPLY_FOR_ANOTHER_CUSTOMER:
-                    await self._pause(StateReason.REPLY_FOR_ANOTHER_CUSTOMER, customer_id)
+                    await self._pause(StateReason.REPLY_FOR_ANOTHER_CUSTOMER, offset)
             case Refused(pauses=reason):
-                await self._pause(reason, customer_id)
+                await self._pause(reason, offset)
             case Later():
                 self._waits[offset] = ended
             case _:
                 assert_never(ended)
 
-    async def _attempt(self, offset: int, key: str) -> Verdict | Later:
+    async def _attempt(self, offset: int) -> Verdict | Later:
         customer_id = self._claim.ids[offset]
         if self._tools.pacer.has_room:
             self._note_begun(offset)
@@ -221,7 +222,8 @@ class ShardRun:
             if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
                 return Later(0.0)
             self._unheard.add(offset)
-            reply = await self._tools.client.delete(customer_id, key)
+            reply = await self._tools.client.delete(customer_id, self._keys[offset])
+            await asyncio.sleep(0)  # replies that came together are all read, then all judged: that takes less time
         finally:
             self._tools.pacer.release()
         verdict = judge(reply, customer_id, time.time())
@@ -302,13 +304,14 @@ class ShardRun:
         with suppress(RedisError):
             await self._tools.batches.circuit_opened(self._claim.batch_id, seconds)
 
-    async def _pause(self, reason: StateReason, customer_id: str) -> None:
+    async def _pause(self, reason: StateReason, offset: int) -> None:
         """Stop the batch for everybody. Should Redis be away, this run stops, and the next one meets the same reply."""
         if not self._running:
             return
         self._running = False
         self._halted.set()
-        self._log.warning("batch paused", reason=reason.value, customer=self._tools.digester.log(customer_id))
+        customer = self._tools.digester.log(self._claim.ids[offset])
+        self._log.warning("batch paused", reason=reason.value, customer=customer)
         with suppress(RedisError):
             await self._tools.batches.move(self._claim.batch_id, BatchState.RUNNING, BatchState.PAUSED, reason)
 
