@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 
 from tests.conftest import claimed, existing, expire_lease, lines, outcomes, submit, written
 from tests.integration.conftest import Open
-from worker.domain.batches import BatchState, Environment, StateReason, Target
+from worker.domain.batches import BatchState, Environment, Lane, StateReason, Target
 from worker.domain.outcomes import Reason
 from worker.domain.rates import Rate
 from worker.domain.records import Doubt, History, Result
@@ -747,18 +747,41 @@ async def test_a_turn_leaves_batches_of_another_target_alone(worker: Open, upstr
     assert (await existing(ours.store.batches, other.batch_id)).tally.pending == 5
 
 
-async def test_a_process_works_on_few_batches_at_once(worker: Open, upstream: SimulatorThread) -> None:
+async def begun(ours: Worker, batches: list[str]) -> list[bool]:
+    return [bool(await ours.store.redis.hlen(keys.of_batch(batch_id, "holders"))) for batch_id in batches]
+
+
+async def test_a_process_works_on_few_batches_at_once_and_on_urgent_ones_besides(
+    worker: Open, upstream: SimulatorThread
+) -> None:
     upstream.use(Scenario(latency="200ms"))
     ours = await worker()
     batches = [(await submit(ours.store.batches, ids(20, f"batch{number}"), 20)).batch_id for number in range(12)]
     turn = asyncio.create_task(delete_shard(ours.tools, batches[0], 0))
     await asyncio.sleep(0.15)
-    held = [bool(await ours.store.redis.hlen(keys.of_batch(batch_id, "holders"))) for batch_id in batches]
+    held = await begun(ours, batches)
     assert held.count(True) == BESIDE
     assert held[0]
+    urgent = (await submit(ours.store.batches, ids(20, "urgent"), 20, lane=Lane.URGENT)).batch_id
+    await asyncio.sleep(0.5)
+    assert await begun(ours, [urgent]) == [True]
     turn.cancel()
     with suppress(asyncio.CancelledError):
         await turn
+
+
+async def test_of_more_batches_than_a_process_works_on_at_once_each_has_its_turn(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    upstream.use(Scenario(latency="10ms"))
+    ours = await worker(concurrency=16)
+    batches = [(await submit(ours.store.batches, ids(100, f"batch{number}"), 5)).batch_id for number in range(12)]
+    turn = asyncio.create_task(delete_shard(ours.tools, batches[0], 0))
+    while not all([(await existing(ours.store.batches, batch_id)).tally.done for batch_id in batches]):
+        await asyncio.sleep(0.05)
+    ended = [(await existing(ours.store.batches, batch_id)).state.ended for batch_id in batches]
+    assert not any(ended), "some waited until others had ended"
+    assert await turn is Ending.FINISHED
 
 
 @pytest.mark.parametrize("shard_size", [1, 3, 20])

@@ -24,7 +24,7 @@ from worker.domain.rates import Rate
 
 AHEAD = 0.25
 """Seconds of permits reserved at most: what may still be sent after a pause began elsewhere."""
-LATE = 0.03
+LATE = 0.007
 """Seconds after which a permit that was not used is dropped, since others may be sending in its place."""
 DEFAULT_PAUSE = 1.0
 """Seconds of pause after a 429 that does not say how long."""
@@ -33,6 +33,7 @@ _HEADROOM = 0.99  # of the limit; what arrives a little early or late must not o
 _RECOVERY = 1 / 60  # of the full rate, each second after a pause: from half to whole in half a minute
 _SMALLEST = 1 / 64
 _OUTAGE_PAUSE = 0.5
+_EARLY = 0.005  # seconds before a grant is used up; an answer takes up to half of that
 _SIFT_EVERY = 0.1  # seconds after which those in the line are asked whether waiting is worth it
 _LUA = files(__package__) / "lua"
 
@@ -198,6 +199,7 @@ class Pacer:
         self._freed = asyncio.Event()
         self._sifted_at = 0.0
         self._pump: asyncio.Task[None] | None = None
+        self._upcoming: asyncio.Task[tuple[Grant, float]] | None = None
         self._paused_until = 0.0
 
     async def permit(self, flow: Flow, worth: Worth) -> Permit | NotNow:
@@ -253,9 +255,10 @@ class Pacer:
 
     async def close(self) -> None:
         """End the pump; whoever still waits is cancelled."""
-        if self._pump is not None:
-            self._pump.cancel()
-            await asyncio.wait([self._pump])
+        if running := [task for task in (self._pump, self._upcoming) if task is not None]:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
         self._line.sift(lambda waiter: not waiter.answer.cancel())
 
     def _pause(self, seconds: float) -> None:
@@ -273,7 +276,6 @@ class Pacer:
             self._signs.absent += signs.absent
 
     async def _grant_all(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(0)  # whoever else comes in this turn of the loop is asked for in the same question
             if not self._still_waiting(0.0):
@@ -281,20 +283,35 @@ class Pacer:
             if not self._free:
                 await self._slot_or_a_while()
                 continue
-            signs = self._take_signs()
-            try:
-                grant = await self._limiter.reserve(min(len(self._line), self._free), signs)
-            except RedisError:
-                self._give_back(signs)
-                grant = Grant(0, _OUTAGE_PAUSE, epoch=self._signs.epoch)
-            if grant.epoch != self._signs.epoch:
-                self._signs = Signs(grant.epoch)
+            upcoming, self._upcoming = self._upcoming, None
+            grant, asked_at = await (upcoming or self._ask(0))
             if grant.permits:
-                await self._hand_out(grant, loop.time())
+                await self._hand_out(grant, asked_at)
             elif grant.circuit_open:
                 self._send_away(NotNow(grant.wait, circuit_open=True))
             elif self._still_waiting(grant.wait):
                 await asyncio.sleep(min(grant.wait, AHEAD))
+
+    async def _ask(self, spoken_for: int) -> tuple[Grant, float]:
+        """The limiter's answer, and when it came: permits for those who could use them beside ``spoken_for`` others."""
+        signs = self._take_signs()
+        try:
+            grant = await self._limiter.reserve(self._usable() - spoken_for, signs)
+        except RedisError:
+            self._give_back(signs)
+            grant = Grant(0, _OUTAGE_PAUSE, epoch=self._signs.epoch)
+        if grant.epoch != self._signs.epoch:
+            self._signs = Signs(grant.epoch)
+        return grant, asyncio.get_running_loop().time()
+
+    def _usable(self) -> int:
+        return min(len(self._line), self._free)
+
+    def _ask_early(self, grant: Grant, left: int) -> None:
+        """Ask again before a paced grant is used up: what is free while an answer is on its way is lost for good."""
+        is_paced = grant.permits * grant.interval > 2 * _EARLY
+        if self._upcoming is None and is_paced and left * grant.interval <= _EARLY and self._usable() > left:
+            self._upcoming = asyncio.create_task(self._ask(left))
 
     async def _slot_or_a_while(self) -> None:
         self._freed.clear()
@@ -306,6 +323,7 @@ class Pacer:
         loop = asyncio.get_running_loop()
         permit = Permit(grant.epoch, grant.probe)
         for number in range(grant.permits):
+            self._ask_early(grant, grant.permits - number)
             at = asked_at + grant.wait + number * grant.interval
             if (early := at - loop.time()) > 0.0005:
                 await asyncio.sleep(early)

@@ -24,7 +24,7 @@ from worker.store.shards import Claim, NotClaimed, Standing
 BUDGET = 20.0
 """Seconds for one message; what is not done by then is handed back."""
 BESIDE = 8
-"""Batches that a process works on at once."""
+"""Batches that a process works on at once; urgent ones come on top."""
 _WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
 _TRIES = 5  # to claim a shard that no other process takes at the same moment
 _LOOK_EVERY = 0.25  # seconds until a batch that was just submitted is begun beside the others
@@ -60,6 +60,7 @@ class _Turn:
         self._until = asyncio.get_running_loop().time() + BUDGET
         self._working: set[str] = set()
         self._passed_over: set[str] = set()
+        self._crowded = False
         self._over = asyncio.Event()
         self._runs: list[asyncio.Task[Ending]] = []
         self.cancelled = False
@@ -91,7 +92,8 @@ class _Turn:
             while run is not None:
                 self._runs.append(group.create_task(run.run()))
                 await run.nearly_sent.wait()
-                run = await self._next(first.batch_id) if run.leaves_room(_WORTH_A_CLAIM) else None
+                goes_on = run.leaves_room(_WORTH_A_CLAIM) and not self._crowded  # else another batch has its turn
+                run = await self._next(first.batch_id) if goes_on else None
         self._working.remove(first.batch_id)
         if not self._working:
             self._over.set()
@@ -117,9 +119,11 @@ class _Turn:
             active = await self._tools.batches.active(self._tools.target)
         self._check_cancelled()
         others = [batch_id for batch_id in active if batch_id not in self._working | self._passed_over]
-        random.shuffle(others)
-        others.sort(key=lambda batch_id: active[batch_id] is not Lane.URGENT)
-        return others[: max(0, BESIDE - len(self._working))]
+        urgent = [batch_id for batch_id in others if active[batch_id] is Lane.URGENT]
+        bulk = [batch_id for batch_id in others if active[batch_id] is Lane.BULK]
+        room = max(0, BESIDE - len(self._working))
+        self._crowded = len(bulk) > room
+        return urgent + random.sample(bulk, min(room, len(bulk)))
 
     async def _next(self, batch_id: str) -> ShardRun | None:
         run = None
