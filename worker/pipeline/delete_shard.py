@@ -61,7 +61,7 @@ class _Turn:
         self._working: set[str] = set()
         self._passed_over: set[str] = set()
         self._crowded = False
-        self._over = asyncio.Event()
+        self._look = asyncio.Event()
         self._runs: list[asyncio.Task[Ending]] = []
         self.cancelled = False
 
@@ -95,18 +95,20 @@ class _Turn:
                 goes_on = run.leaves_room(_WORTH_A_CLAIM) and not self._crowded  # else another batch has its turn
                 run = await self._next(first.batch_id) if goes_on else None
         self._working.remove(first.batch_id)
-        if not self._working:
-            self._over.set()
+        self._look.set()
 
     async def _look_for_others(self, group: asyncio.TaskGroup) -> None:
-        """Begin batches beside those that are worked on; ends with the last of these."""
-        while self._has_time() and not self._over.is_set():
+        """Begin batches beside those that are worked on, until nothing is left to do."""
+        while self._has_time():
+            self._look.clear()
             for batch_id in await self._others():
                 if (run := await self._next(batch_id)) is not None:
                     self._work_in(group, run)
+            if not self._working:
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY):
-                    await self._over.wait()
+                    await self._look.wait()
 
     def _has_time(self) -> bool:
         left = self._until - asyncio.get_running_loop().time()
