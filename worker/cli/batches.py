@@ -7,8 +7,19 @@ from typing import Annotated
 import typer
 
 from worker.cli import session
-from worker.cli.output import ADVICE, ProgressDisplay, batch_json, counts, emit, say, state_of, tally_lines
+from worker.cli.output import (
+    ProgressDisplay,
+    batch_json,
+    counts,
+    emit,
+    say,
+    state_of,
+    tally_lines,
+    to_go_on,
+    why_paused,
+)
 from worker.domain.batches import Batch, BatchState
+from worker.domain.brakes import Despite
 from worker.pipeline import control
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
@@ -50,15 +61,16 @@ def _print_status(batch: Batch) -> None:
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
     if batch.state_reason is not None:
         typer.echo(f"  {_pause_of(batch)}")
+    if batch.canary_left:
+        typer.echo(f"  a canary of {description.brakes.canary} goes first; {batch.canary_left} of it are still to come")
     for line in tally_lines(batch.tally):
         typer.echo(line)
 
 
 def _pause_of(batch: Batch) -> str:
-    why = ADVICE.get(batch.state_reason, "") if batch.state_reason else ""
     if batch.probe_at is not None:
-        return f"{why}; next at {rfc3339(batch.probe_at)}"
-    return f"{why}. To go on: expunge resume {batch.id}"
+        return f"{why_paused(batch)}; next at {rfc3339(batch.probe_at)}"
+    return f"{why_paused(batch)}. To go on: {to_go_on(batch)}"
 
 
 def watch(batch_id: session.BatchId, json: session.Json = False, simulate: session.Simulated = False) -> None:
@@ -119,11 +131,15 @@ def pause(batch_id: session.BatchId, simulate: session.Simulated = False) -> Non
     _control(batch_id, simulate, act)
 
 
-def resume(batch_id: session.BatchId, simulate: session.Simulated = False) -> None:
+def resume(
+    batch_id: session.BatchId,
+    despite: Annotated[Despite | None, typer.Option(help="Go on although this brake holds the batch.")] = None,
+    simulate: session.Simulated = False,
+) -> None:
     """Go on with a paused batch."""
 
     async def act(store: Store) -> None:
-        await control.resume(store.batches, store.feeder, batch_id)
+        await control.resume(store.batches, store.feeder, batch_id, despite)
 
     _control(batch_id, simulate, act)
 

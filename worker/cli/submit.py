@@ -31,7 +31,9 @@ def submit(
     settings = load_settings(environment=environment, merchant_id=merchant)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
         session.guard_production(settings, csv_file.inspect().rows, confirm)
-        description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference, lane)
+        description = describe(
+            csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes
+        )
         batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:
         emit(batch_json(batch))

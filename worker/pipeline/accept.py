@@ -7,6 +7,7 @@ from itertools import islice
 
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Description, Lane, Target
+from worker.domain.brakes import USUAL, Brakes
 from worker.domain.errors import RefusedError
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile, Inspection, Row
@@ -17,7 +18,12 @@ _SMALLEST = 10  # records of a shard; what a shard costs by itself is little bes
 
 
 def describe(
-    inspection: Inspection, target: Target, shard_size: int, reference: str | None, lane: Lane = Lane.BULK
+    inspection: Inspection,
+    target: Target,
+    shard_size: int,
+    reference: str | None,
+    lane: Lane = Lane.BULK,
+    brakes: Brakes = USUAL,
 ) -> Description:
     """What a batch made of this file says of itself; ``shard_size`` is the most that a shard may hold."""
     return Description(
@@ -30,6 +36,7 @@ def describe(
         columns=inspection.columns,
         reference=reference,
         lane=lane,
+        brakes=brakes,
     )
 
 

@@ -20,6 +20,7 @@ from worker.domain.batches import (
     Tally,
     Target,
 )
+from worker.domain.brakes import Brakes, Despite, Tripped
 from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
 from worker.domain.records import Result
@@ -93,7 +94,7 @@ class Loading:
         if reference := _reference_key(description):
             shared.append(reference)
         tally = {"pending": self._pending} | {reason.text: count for reason, count in self._reasons.items()}
-        args: list[str | int | bytes] = [
+        args: list[str | int | bytes | float] = [
             self._id,
             self._key(""),
             self._retention,
@@ -175,18 +176,24 @@ class Batches:
         return None
 
     async def move(
-        self, batch_id: str, source: BatchState, to: BatchState, reason: StateReason | None = None
+        self,
+        batch_id: str,
+        source: BatchState,
+        to: BatchState,
+        reason: StateReason | None = None,
+        despite: Despite | None = None,
     ) -> tuple[bool, BatchState | None]:
         """Make a transition if the batch is in ``source``; returns whether it was made and the state it is in now.
 
         The state is ``None`` if there is no such batch. A batch with nothing pending completes instead of running.
+        One that a brake holds runs only ``despite`` it, and is not held by the same again.
         """
         if to not in TRANSITIONS[source]:
             raise ValueError(f"there is no transition from {source} to {to}")
         of = partial(keys.of_batch, batch_id)
         moved, state = await self._transition(
             keys=[of(part) for part in ("meta", "tally", "shards", "holders", "parked")],
-            args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
+            args=[batch_id, of(""), self._retention, source.value, to.value, reason or "", despite or ""],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
 
@@ -238,7 +245,7 @@ def _reference_key(description: Description) -> str | None:
     return keys.of_reference(description.reference, description.target) if description.reference else None
 
 
-def _to_meta(description: Description) -> dict[str, str | int | bytes]:
+def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
     return {
         "environment": description.target.environment.value,
         "merchant": description.target.merchant,
@@ -251,6 +258,9 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes]:
         "columns": orjson.dumps(description.columns),
         "reference": description.reference or "",
         "lane": description.lane.value,
+        "failure_threshold": description.brakes.failure_threshold,
+        "not_found_threshold": description.brakes.not_found_threshold,
+        "canary": description.brakes.canary,
     }
 
 
@@ -267,6 +277,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         columns=tuple(orjson.loads(meta["columns"])),
         reference=meta["reference"] or None,
         lane=Lane(meta["lane"]),
+        brakes=Brakes(float(meta["failure_threshold"]), float(meta["not_found_threshold"]), int(meta["canary"])),
     )
     return Batch(
         id=batch_id,
@@ -277,4 +288,13 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         created_at=int(meta["created_at"]) / 1000,
         ended_at=int(meta["ended_at"]) / 1000 if "ended_at" in meta else None,
         probe_at=int(meta["probe_at"]) / 1000 if "probe_at" in meta else None,
+        tripped=_to_tripped(meta["state_reason"], meta["tripped"]) if "tripped" in meta else None,
+        despite=tuple(map(Despite, meta.get("despite", "").split())),
+        canary_left=int(meta["canary_left"]) if "canary_left" in meta else None,
     )
+
+
+def _to_tripped(reason: str, numbers: str) -> Tripped:
+    """Read what record.lua wrote: count, done, threshold, whether it was the canary."""
+    count, done, threshold, canary = numbers.split()
+    return Tripped(Despite(reason), int(count), int(done), float(threshold), canary == "1")

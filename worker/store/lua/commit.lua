@@ -32,6 +32,8 @@ redis.call('PERSIST', KEYS[4])
 local now = now_ms()
 redis.call('HSET', KEYS[1], 'state', 'running', 'created_at', now, 'file_key', KEYS[5], 'active_key', KEYS[7])
 for i = at + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local canary = redis.call('HGET', KEYS[1], 'canary')
+if canary ~= '0' then redis.call('HSET', KEYS[1], 'canary_left', canary) end
 redis.call('SET', KEYS[5], batch)
 if KEYS[8] then
   redis.call('SET', KEYS[8], batch)
