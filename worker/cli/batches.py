@@ -61,6 +61,10 @@ def _print_status(batch: Batch) -> None:
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
     if batch.state_reason is not None:
         typer.echo(f"  {_pause_of(batch)}")
+    if description.retry_of is not None:
+        typer.echo(f"  sends again what could be retried of batch {description.retry_of}")
+    if batch.retried_by is not None:
+        typer.echo(f"  what could be retried is sent again by batch {batch.retried_by}")
     if batch.canary_left:
         typer.echo(f"  a canary of {description.brakes.canary} goes first; {batch.canary_left} of it are still to come")
     for line in tally_lines(batch.tally):

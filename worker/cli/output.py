@@ -52,6 +52,8 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "ended_at": rfc3339(batch.ended_at) if batch.ended_at else None,
         "probe_at": rfc3339(batch.probe_at) if batch.probe_at else None,
         "tripped": _tripped_json(batch.tripped) if batch.tripped else None,
+        "retry_of": description.retry_of,
+        "retried_by": batch.retried_by,
         "despite": [brake.value for brake in batch.despite],
         "canary_left": batch.canary_left,
     }

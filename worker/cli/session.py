@@ -159,9 +159,7 @@ def guard_production(settings: Settings, rows: int, confirm: int | None) -> None
         answer = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
         confirm = int(answer) if answer.strip().isascii() and answer.strip().isdigit() else -1
     if confirm != rows:
-        raise RefusedError(
-            f"production: nothing was sent; the file has {rows:,} records, which is not what was confirmed"
-        )
+        raise RefusedError(f"production: nothing was sent; there are {rows:,} records, which is not what was confirmed")
 
 
 async def check_upstream(settings: Settings) -> None:

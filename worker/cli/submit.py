@@ -65,8 +65,13 @@ async def take_in(
     if batch is None:
         raise StoreError(f"batch {accepted.batch_id} has expired; try again")
     if accepted.known_by is None:
-        try:
-            await store.feeder.feed(batch.id)
-        except OperationalError:  # it is accepted: the workers feed it when the broker is back
-            say("accepted, but the broker takes no messages now; the batch begins when it does")
+        await feed(store, batch)
     return batch, accepted.known_by
+
+
+async def feed(store: Store, batch: Batch) -> None:
+    """Send a batch's first messages."""
+    try:
+        await store.feeder.feed(batch.id)
+    except OperationalError:  # it is accepted: the workers feed it when the broker is back
+        say("accepted, but the broker takes no messages now; the batch begins when it does")

@@ -84,6 +84,8 @@ class Description:
     reference: str | None = None
     lane: Lane = Lane.BULK
     brakes: Brakes = USUAL
+    retry_of: str | None = None
+    """The batch whose records it sends again."""
 
     @property
     def shards(self) -> int:
@@ -150,6 +152,8 @@ class Batch:
     """While a brake holds it: the numbers that did it."""
     despite: tuple[Despite, ...] = ()
     """The brakes that somebody let it go on despite."""
+    retried_by: str | None = None
+    """The batch that sends again what of this one could be retried."""
     canary_left: int | None = None
     """How many of the first records are still to be seen before the rest; ``None``: nothing waits for them."""
 

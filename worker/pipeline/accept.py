@@ -31,13 +31,18 @@ def describe(
         source=inspection.source,
         sha256=inspection.sha256,
         rows=inspection.rows,
-        shard_size=min(shard_size, max(_SMALLEST, -(-inspection.rows // _SHARED_BY))),
+        shard_size=shard_size_for(inspection.rows, shard_size),
         id_column=inspection.id_column,
         columns=inspection.columns,
         reference=reference,
         lane=lane,
         brakes=brakes,
     )
+
+
+def shard_size_for(rows: int, most: int) -> int:
+    """How many records a shard of a batch holds: a small batch is shared by several processes as well."""
+    return min(most, max(_SMALLEST, -(-rows // _SHARED_BY)))
 
 
 async def accept(batches: Batches, file: CsvFile, description: Description, *, again: bool = False) -> Accepted:

@@ -23,13 +23,14 @@ from worker.domain.batches import (
 from worker.domain.brakes import Brakes, Despite, Tripped
 from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
-from worker.domain.records import Result
+from worker.domain.records import History, Result
 from worker.store import keys
-from worker.store.packing import pack_ids, pack_result, unpack_ids, unpack_result
+from worker.store.packing import pack_history, pack_ids, pack_result, unpack_ids, unpack_result
 from worker.store.scripts import Script
 
 _LOADING_TTL = 3600  # seconds; what a submission that died left behind is gone after it
 _PIPELINE = 20  # shards a round trip
+_NONE: Mapping[int, History] = {}
 
 
 class Accepted(NamedTuple):
@@ -61,17 +62,24 @@ class Loading:
         self._commit = Script(redis, "commit", replicas)
         self._reasons: dict[Reason, int] = {}
         self._pending = 0
-        self._shards_with_outcomes: list[int] = []
+        self._shards_with_more: list[int] = []
 
-    async def add_shard(self, shard: int, ids: Sequence[str], known: Mapping[int, Result]) -> None:
-        """Store a shard's ID cells, and the outcomes that are known before anything is sent, by offset."""
+    async def add_shard(
+        self, shard: int, ids: Sequence[str], known: Mapping[int, Result], histories: Mapping[int, History] = _NONE
+    ) -> None:
+        """Store a shard's ID cells, and what is known before anything is sent: outcomes and doubts, by offset."""
         pipe = self._redis.pipeline(transaction=True)  # no ID is left without its expiry
         ids_key, out_key, shards_key = (self._key(part) for part in ("ids", f"out:{shard}", "shards"))
         if known:
             now = int((await self._redis.time())[0]).to_bytes(4, "big")
             pipe.hset(out_key, mapping={str(offset): now + pack_result(result) for offset, result in known.items()})
             pipe.expire(out_key, _LOADING_TTL)
-            self._shards_with_outcomes.append(shard)
+        if histories:
+            tries_key = self._key(f"tries:{shard}")
+            pipe.hset(tries_key, mapping={str(offset): pack_history(history) for offset, history in histories.items()})
+            pipe.expire(tries_key, _LOADING_TTL)
+        if known or histories:
+            self._shards_with_more.append(shard)
         if len(known) < len(ids):
             pipe.zadd(shards_key, {str(shard): shard})  # due at once, and in the order of the rows
             pipe.expire(shards_key, _LOADING_TTL)
@@ -100,11 +108,12 @@ class Loading:
             self._retention,
             int(again),
             description.shards,
+            keys.of_batch(description.retry_of, "meta") if description.retry_of else "",
             len(tally),
         ]
         for name, count in tally.items():
             args += [name, count]
-        args += [len(self._shards_with_outcomes), *self._shards_with_outcomes]
+        args += [len(self._shards_with_more), *self._shards_with_more]
         for field, value in _to_meta(description).items():
             args += [field, value]
         own = [self._key(part) for part in ("meta", "tally", "shards", "ids")]
@@ -123,7 +132,7 @@ class Loading:
 
     async def discard(self) -> None:
         """Remove what was loaded."""
-        parts = ["ids", "shards", *(f"out:{shard}" for shard in self._shards_with_outcomes)]
+        parts = ["ids", "shards", *(f"{part}:{shard}" for shard in self._shards_with_more for part in ("out", "tries"))]
         await self._redis.unlink(*map(self._key, parts))
 
     def _key(self, part: str) -> str:
@@ -261,6 +270,7 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
         "failure_threshold": description.brakes.failure_threshold,
         "not_found_threshold": description.brakes.not_found_threshold,
         "canary": description.brakes.canary,
+        "retry_of": description.retry_of or "",
     }
 
 
@@ -276,6 +286,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         id_column=meta["id_column"],
         columns=tuple(orjson.loads(meta["columns"])),
         reference=meta["reference"] or None,
+        retry_of=meta["retry_of"] or None,
         lane=Lane(meta["lane"]),
         brakes=Brakes(float(meta["failure_threshold"]), float(meta["not_found_threshold"]), int(meta["canary"])),
     )
@@ -290,6 +301,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         probe_at=int(meta["probe_at"]) / 1000 if "probe_at" in meta else None,
         tripped=_to_tripped(meta["state_reason"], meta["tripped"]) if "tripped" in meta else None,
         despite=tuple(map(Despite, meta.get("despite", "").split())),
+        retried_by=meta.get("retried_by"),
         canary_left=int(meta["canary_left"]) if "canary_left" in meta else None,
     )
 
