@@ -299,6 +299,13 @@ async def test_a_cancelled_batch_gives_out_all_its_shards_whatever_its_canary(st
     assert (await claimed(store.shards, batch_id, 2)).allowance is None
 
 
+async def test_a_batch_that_is_smaller_than_its_canary_completes(store: Store) -> None:
+    batch_id = await batch_of(store, 4, CANARY)
+    await write(store, batch_id, [REFUSED] * 4)
+    batch = await existing(store.batches, batch_id)
+    assert (batch.state, batch.canary_left) == (BatchState.COMPLETED, None)
+
+
 # With a worker
 
 

@@ -1,6 +1,7 @@
 """``expunge status``, ``watch``, ``batches``, ``pause``, ``resume`` and ``cancel``: how batches stand."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from worker.cli.output import (
 )
 from worker.domain.batches import Batch, BatchState
 from worker.domain.brakes import Despite
+from worker.domain.deadlines import expected_end, is_on_time
 from worker.pipeline import control
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
@@ -45,20 +47,24 @@ def status(batch_id: session.BatchId, json: session.Json = False, simulate: sess
                 return await session.found(store, batch_id), await store.presence.count()
 
         batch, workers = asyncio.run(read())
+    expected = expected_end(batch, settings.rate_limit.sustained, time.time())
     if json:
-        emit(batch_json(batch) | {"workers": workers})
+        end = rfc3339(expected) if expected else None
+        emit(batch_json(batch) | {"workers": workers, "expected_end": end, "on_time": is_on_time(batch, expected)})
         return
-    _print_status(batch)
+    _print_status(batch, expected)
     if batch.goes_on and not workers and not simulate:
         say("no worker is running: start `expunge worker`")
 
 
-def _print_status(batch: Batch) -> None:
+def _print_status(batch: Batch, expected: float | None) -> None:
     description = batch.description
     typer.echo(f"batch {batch.id}: {state_of(batch)}")
     typer.echo(f"  {description.source}, {description.rows:,} rows, {description.target.environment.value}")
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
+    if description.due is not None:
+        typer.echo(f"  due {rfc3339(description.due)}: {_punctuality(batch, expected)}")
     if batch.state_reason is not None:
         typer.echo(f"  {_pause_of(batch)}")
     if description.retry_of is not None:
@@ -69,6 +75,13 @@ def _print_status(batch: Batch) -> None:
         typer.echo(f"  a canary of {description.brakes.canary} goes first; {batch.canary_left} of it are still to come")
     for line in tally_lines(batch.tally):
         typer.echo(line)
+
+
+def _punctuality(batch: Batch, expected: float | None) -> str:
+    if expected is None:
+        return "not in time as things stand, since it does not go on by itself"
+    in_time = "in time" if is_on_time(batch, expected) else "too late"
+    return in_time if batch.ended_at else f"{in_time} at the present pace, which ends {rfc3339(expected)}"
 
 
 def _pause_of(batch: Batch) -> str:

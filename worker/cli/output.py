@@ -52,6 +52,7 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "ended_at": rfc3339(batch.ended_at) if batch.ended_at else None,
         "probe_at": rfc3339(batch.probe_at) if batch.probe_at else None,
         "tripped": _tripped_json(batch.tripped) if batch.tripped else None,
+        "due": rfc3339(description.due) if description.due else None,
         "retry_of": description.retry_of,
         "retried_by": batch.retried_by,
         "despite": [brake.value for brake in batch.despite],

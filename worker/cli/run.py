@@ -51,6 +51,7 @@ def run(
     merchant: session.Merchant = None,
     reference: session.Reference = None,
     lane: session.LaneOption = Lane.BULK,
+    due: session.Due = None,
     confirm: session.Confirm = None,
     again: session.Again = False,
     skip_bad_rows: session.SkipBadRows = False,
@@ -59,6 +60,7 @@ def run(
 ) -> None:
     """Delete the customers of a CSV, wait, and write what became of each; run again, it goes on where it stopped."""
     settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
+    deadline = session.due_at(due)
     if not simulate:
         _ = settings.upstream_prefix  # refuses at once when no upstream is set
     report_path = out or default_report(file)
@@ -83,7 +85,9 @@ def run(
         home = session.embedded_home(settings, simulate=simulate)
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
         again_command = shlex.join(["expunge", *sys.argv[1:]])
-        description = describe(inspection, settings.target, settings.shard_size, reference, lane, settings.brakes)
+        description = describe(
+            inspection, settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
+        )
         work = _Run(
             csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
         )

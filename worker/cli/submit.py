@@ -23,16 +23,18 @@ def submit(
     merchant: session.Merchant = None,
     reference: session.Reference = None,
     lane: session.LaneOption = Lane.BULK,
+    due: session.Due = None,
     confirm: session.Confirm = None,
     again: session.Again = False,
     json: session.Json = False,
 ) -> None:
     """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
     settings = load_settings(environment=environment, merchant_id=merchant)
+    deadline = session.due_at(due)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
         session.guard_production(settings, csv_file.inspect().rows, confirm)
         description = describe(
-            csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes
+            csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
         )
         batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:

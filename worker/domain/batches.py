@@ -84,6 +84,8 @@ class Description:
     reference: str | None = None
     lane: Lane = Lane.BULK
     brakes: Brakes = USUAL
+    due: float | None = None
+    """When it is to be done, in seconds since the epoch (SPEC 5)."""
     retry_of: str | None = None
     """The batch whose records it sends again."""
 

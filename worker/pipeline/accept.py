@@ -24,6 +24,7 @@ def describe(
     reference: str | None,
     lane: Lane = Lane.BULK,
     brakes: Brakes = USUAL,
+    due: float | None = None,
 ) -> Description:
     """What a batch made of this file says of itself; ``shard_size`` is the most that a shard may hold."""
     return Description(
@@ -37,6 +38,7 @@ def describe(
         reference=reference,
         lane=lane,
         brakes=brakes,
+        due=due,
     )
 
 

@@ -270,6 +270,7 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
         "failure_threshold": description.brakes.failure_threshold,
         "not_found_threshold": description.brakes.not_found_threshold,
         "canary": description.brakes.canary,
+        "due": description.due or "",
         "retry_of": description.retry_of or "",
     }
 
@@ -286,6 +287,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         id_column=meta["id_column"],
         columns=tuple(orjson.loads(meta["columns"])),
         reference=meta["reference"] or None,
+        due=float(meta["due"]) if meta["due"] else None,
         retry_of=meta["retry_of"] or None,
         lane=Lane(meta["lane"]),
         brakes=Brakes(float(meta["failure_threshold"]), float(meta["not_found_threshold"]), int(meta["canary"])),

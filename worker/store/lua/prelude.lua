@@ -57,7 +57,7 @@ end
 -- Ends a batch; all of it expires when its retention is over (SPEC 10).
 local function end_batch(batch, prefix, meta, state, retention)
   redis.call('HSET', meta, 'state', state, 'ended_at', now_ms())
-  redis.call('HDEL', meta, 'state_reason', 'probe_at', 'tripped')
+  redis.call('HDEL', meta, 'state_reason', 'probe_at', 'tripped', 'canary_left')
   deactivate(meta, batch)
   for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally', 'parked'}) do
     redis.call('EXPIRE', prefix .. part, retention)
