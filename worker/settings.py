@@ -30,6 +30,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from worker.domain import sentinels
 from worker.domain.batches import Environment, Target
+from worker.domain.brakes import LEAST, Brakes
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
 from worker.domain.rates import Rate
@@ -37,6 +38,7 @@ from worker.domain.sentinels import SentinelAddress
 
 PREFIX = "EXPUNGE_"
 _LONGEST_SHOWN = 200
+_CANARY = 20  # records, in production (SPEC 6)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _UPSTREAM = re.compile(
@@ -159,6 +161,13 @@ class Settings(BaseSettings):
     max_attempts: PositiveInt = Field(5, le=100, description="attempts for one record")
     shard_size: PositiveInt = Field(250, le=500, description="records in one Celery message")
     max_batch: PositiveInt = Field(1_000_000, description="most rows in one batch")
+    failure_threshold: PositiveFloat = Field(
+        0.5, le=1, description="share of rejected, failed and unknown records that pauses a batch"
+    )
+    not_found_threshold: PositiveFloat = Field(0.5, le=1, description="the same of `not_found`")
+    canary: NonNegativeInt | None = Field(
+        None, lt=LEAST, description="records that run alone before the rest; unset: 20 in production, 0 in sandbox"
+    )
     retention_days: PositiveInt = Field(30, description="days after its end that a batch is kept")
     ledger_days: NonNegativeInt = Field(
         365, description="days that a deletion is remembered, as a keyed digest; 0: never"
@@ -184,6 +193,14 @@ class Settings(BaseSettings):
     def target(self) -> Target:
         """Whose customers, in which world."""
         return Target(self.environment, self.merchant_id)
+
+    @property
+    def brakes(self) -> Brakes:
+        """Where the brakes of new batches are set."""
+        canary = self.canary
+        if canary is None:
+            canary = _CANARY if self.environment is Environment.PRODUCTION else 0
+        return Brakes(self.failure_threshold, self.not_found_threshold, canary)
 
     @property
     def id_rule(self) -> IdRule:

@@ -8,6 +8,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from worker.domain.batches import Environment, Target
+from worker.domain.brakes import Brakes
 from worker.domain.errors import SettingsError
 from worker.domain.rates import Rate
 from worker.settings import Settings, load_settings
@@ -66,6 +67,9 @@ def test_the_defaults_are_those_of_the_spec() -> None:
         "max_attempts": 5,
         "shard_size": 250,
         "max_batch": 1_000_000,
+        "failure_threshold": 0.5,
+        "not_found_threshold": 0.5,
+        "canary": None,
         "retention_days": 30,
         "ledger_days": 365,
         "digest_key": None,
@@ -90,6 +94,10 @@ VALUES: list[tuple[str, str, object]] = [
     ("TIMEOUT", "2.5", 2.5),
     ("MAX_ATTEMPTS", "1", 1),
     ("SHARD_SIZE", "500", 500),
+    ("FAILURE_THRESHOLD", "1", 1.0),
+    ("NOT_FOUND_THRESHOLD", "0.07", 0.07),
+    ("CANARY", "99", 99),
+    ("CANARY", "0", 0),
     ("MAX_BATCH", "20", 20),
     ("RETENTION_DAYS", "1", 1),
     ("LEDGER_DAYS", "0", 0),
@@ -269,6 +277,12 @@ WRONG: list[tuple[str, str, str]] = [
     ("MAX_ATTEMPTS", "0", "greater than 0"),
     ("MAX_ATTEMPTS", "101", "less than or equal to 100"),
     ("SHARD_SIZE", "0", "greater than 0"),
+    ("FAILURE_THRESHOLD", "0", "greater than 0"),
+    ("FAILURE_THRESHOLD", "50", "less than or equal to 1"),
+    ("FAILURE_THRESHOLD", "nan", "less than or equal to 1"),
+    ("NOT_FOUND_THRESHOLD", "-1", "greater than 0"),
+    ("CANARY", "100", "less than 100"),
+    ("CANARY", "-1", "greater than or equal to 0"),
     ("SHARD_SIZE", "501", "less than or equal to 500"),
     ("MAX_BATCH", "0", "greater than 0"),
     ("RETENTION_DAYS", "0", "greater than 0"),
@@ -445,3 +459,19 @@ def test_a_wrong_secret_is_refused_by_its_name_and_never_shown(refusal: Refusal,
 )
 def test_a_header_that_expunge_sets_itself_cannot_be_set(refusal: Refusal, name: str) -> None:
     assert refusal.of("UPSTREAM_HEADERS", f"X-token: 1; {name}: 2").startswith("EXPUNGE_UPSTREAM_HEADERS: must not set")
+
+
+# --- brakes ---
+
+
+@pytest.mark.parametrize(("environment", "size"), [("production", 20), ("sandbox", 0)])
+def test_production_has_a_canary_of_twenty_and_sandbox_none(environment: str, size: int) -> None:
+    assert load_settings(environment=environment).brakes == Brakes(0.5, 0.5, size)
+
+
+@pytest.mark.parametrize(("environment", "size"), [("production", "0"), ("sandbox", "7")])
+def test_a_canary_that_is_set_counts_in_every_environment(
+    monkeypatch: pytest.MonkeyPatch, environment: str, size: str
+) -> None:
+    monkeypatch.setenv("EXPUNGE_CANARY", size)
+    assert load_settings(environment=environment).brakes.canary == int(size)

@@ -30,6 +30,7 @@ _MODULES = {
     "pause": "batches",
     "resume": "batches",
     "cancel": "batches",
+    "retry": "retry",
     "worker": "worker",
     "simulator": "simulator",
     "doctor": "doctor",

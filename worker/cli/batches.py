@@ -1,14 +1,27 @@
 """``expunge status``, ``watch``, ``batches``, ``pause``, ``resume`` and ``cancel``: how batches stand."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated
 
 import typer
 
 from worker.cli import session
-from worker.cli.output import ADVICE, ProgressDisplay, batch_json, counts, emit, say, state_of, tally_lines
+from worker.cli.output import (
+    ProgressDisplay,
+    batch_json,
+    counts,
+    emit,
+    say,
+    state_of,
+    tally_lines,
+    to_go_on,
+    why_paused,
+)
 from worker.domain.batches import Batch, BatchState
+from worker.domain.brakes import Despite
+from worker.domain.deadlines import expected_end, is_on_time
 from worker.pipeline import control
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
@@ -34,31 +47,47 @@ def status(batch_id: session.BatchId, json: session.Json = False, simulate: sess
                 return await session.found(store, batch_id), await store.presence.count()
 
         batch, workers = asyncio.run(read())
+    expected = expected_end(batch, settings.rate_limit.sustained, time.time())
     if json:
-        emit(batch_json(batch) | {"workers": workers})
+        end = rfc3339(expected) if expected else None
+        emit(batch_json(batch) | {"workers": workers, "expected_end": end, "on_time": is_on_time(batch, expected)})
         return
-    _print_status(batch)
+    _print_status(batch, expected)
     if batch.goes_on and not workers and not simulate:
         say("no worker is running: start `expunge worker`")
 
 
-def _print_status(batch: Batch) -> None:
+def _print_status(batch: Batch, expected: float | None) -> None:
     description = batch.description
     typer.echo(f"batch {batch.id}: {state_of(batch)}")
     typer.echo(f"  {description.source}, {description.rows:,} rows, {description.target.environment.value}")
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
+    if description.due is not None:
+        typer.echo(f"  due {rfc3339(description.due)}: {_punctuality(batch, expected)}")
     if batch.state_reason is not None:
         typer.echo(f"  {_pause_of(batch)}")
+    if description.retry_of is not None:
+        typer.echo(f"  sends again what could be retried of batch {description.retry_of}")
+    if batch.retried_by is not None:
+        typer.echo(f"  what could be retried is sent again by batch {batch.retried_by}")
+    if batch.canary_left:
+        typer.echo(f"  a canary of {description.brakes.canary} goes first; {batch.canary_left} of it are still to come")
     for line in tally_lines(batch.tally):
         typer.echo(line)
 
 
+def _punctuality(batch: Batch, expected: float | None) -> str:
+    if expected is None:
+        return "not in time as things stand, since it does not go on by itself"
+    in_time = "in time" if is_on_time(batch, expected) else "too late"
+    return in_time if batch.ended_at else f"{in_time} at the present pace, which ends {rfc3339(expected)}"
+
+
 def _pause_of(batch: Batch) -> str:
-    why = ADVICE.get(batch.state_reason, "") if batch.state_reason else ""
     if batch.probe_at is not None:
-        return f"{why}; next at {rfc3339(batch.probe_at)}"
-    return f"{why}. To go on: expunge resume {batch.id}"
+        return f"{why_paused(batch)}; next at {rfc3339(batch.probe_at)}"
+    return f"{why_paused(batch)}. To go on: {to_go_on(batch)}"
 
 
 def watch(batch_id: session.BatchId, json: session.Json = False, simulate: session.Simulated = False) -> None:
@@ -119,11 +148,15 @@ def pause(batch_id: session.BatchId, simulate: session.Simulated = False) -> Non
     _control(batch_id, simulate, act)
 
 
-def resume(batch_id: session.BatchId, simulate: session.Simulated = False) -> None:
+def resume(
+    batch_id: session.BatchId,
+    despite: Annotated[Despite | None, typer.Option(help="Go on although this brake holds the batch.")] = None,
+    simulate: session.Simulated = False,
+) -> None:
     """Go on with a paused batch."""
 
     async def act(store: Store) -> None:
-        await control.resume(store.batches, store.feeder, batch_id)
+        await control.resume(store.batches, store.feeder, batch_id, despite)
 
     _control(batch_id, simulate, act)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker.domain.batches import Batch, BatchState, StateReason, Tally
+from worker.domain.brakes import Tripped
 from worker.domain.outcomes import Outcome, Reason
 from worker.reports.columns import rfc3339
 
@@ -50,6 +51,21 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "created_at": rfc3339(batch.created_at),
         "ended_at": rfc3339(batch.ended_at) if batch.ended_at else None,
         "probe_at": rfc3339(batch.probe_at) if batch.probe_at else None,
+        "tripped": _tripped_json(batch.tripped) if batch.tripped else None,
+        "due": rfc3339(description.due) if description.due else None,
+        "retry_of": description.retry_of,
+        "retried_by": batch.retried_by,
+        "despite": [brake.value for brake in batch.despite],
+        "canary_left": batch.canary_left,
+    }
+
+
+def _tripped_json(tripped: Tripped) -> dict[str, Any]:
+    return {
+        "count": tripped.count,
+        "done": tripped.done,
+        "threshold": tripped.threshold,
+        "canary": tripped.canary,
     }
 
 
@@ -58,13 +74,23 @@ def state_of(batch: Batch) -> str:
     return f"{batch.state.value} ({batch.state_reason.value})" if batch.state_reason else batch.state.value
 
 
-ADVICE = {
+_ADVICE = {
     StateReason.OPERATOR: "an operator paused it",
     StateReason.CREDENTIALS_REFUSED: "the upstream refuses the credentials (401 or 403); mend EXPUNGE_UPSTREAM_HEADERS",
     StateReason.REPLY_FOR_ANOTHER_CUSTOMER: "the upstream answered for another customer than asked; ask it why",
     StateReason.CIRCUIT_OPEN: "the upstream is away; it is asked again now and then, and then this goes on by itself",
 }
-"""Why a batch is paused, for a person."""
+
+
+def why_paused(batch: Batch) -> str:
+    """Why a batch is paused, for a person; of a brake, with the numbers."""
+    return str(batch.tripped) if batch.tripped else _ADVICE.get(batch.state_reason or StateReason.OPERATOR, "")
+
+
+def to_go_on(batch: Batch, *, simulate: bool = False) -> str:
+    """The command that lets a paused batch go on."""
+    despite = f" --despite {batch.tripped.ways_on[0].value}" if batch.tripped else ""
+    return f"expunge resume {batch.id}{despite}{' --simulate' if simulate else ''}"
 
 
 def counts(tally: Tally) -> str:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from worker.cli import session
 from worker.cli.batches import exit_code
 from worker.cli.children import IDLE, STOP_TIMEOUT, Children
-from worker.cli.output import ADVICE, ProgressDisplay, batch_json, emit, say, state_of, tally_lines
+from worker.cli.output import ProgressDisplay, batch_json, emit, say, state_of, tally_lines, to_go_on, why_paused
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
@@ -51,6 +51,7 @@ def run(
     merchant: session.Merchant = None,
     reference: session.Reference = None,
     lane: session.LaneOption = Lane.BULK,
+    due: session.Due = None,
     confirm: session.Confirm = None,
     again: session.Again = False,
     skip_bad_rows: session.SkipBadRows = False,
@@ -59,6 +60,7 @@ def run(
 ) -> None:
     """Delete the customers of a CSV, wait, and write what became of each; run again, it goes on where it stopped."""
     settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
+    deadline = session.due_at(due)
     if not simulate:
         _ = settings.upstream_prefix  # refuses at once when no upstream is set
     report_path = out or default_report(file)
@@ -83,7 +85,9 @@ def run(
         home = session.embedded_home(settings, simulate=simulate)
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
         again_command = shlex.join(["expunge", *sys.argv[1:]])
-        description = describe(inspection, settings.target, settings.shard_size, reference, lane)
+        description = describe(
+            inspection, settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
+        )
         work = _Run(
             csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
         )
@@ -189,7 +193,8 @@ class _Run:
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
             await control.resume(store.batches, store.feeder, batch.id)
         elif not batch.goes_on:
-            raise RefusedError(f"batch {batch.id} is {state_of(batch)}; to go on: expunge resume {batch.id}")
+            why = f": {batch.tripped}" if batch.tripped else ""
+            raise RefusedError(f"batch {batch.id} is {state_of(batch)}{why}; to go on: {self._resume(batch)}")
         say(f"batch {batch.id}: going on after {batch.tally.done:,} of {batch.tally.total:,} records")
         return await session.found(store, batch.id)
 
@@ -226,13 +231,16 @@ class _Run:
         for line in tally_lines(batch.tally):
             say(line)
         if batch.state_reason is not None:
-            say(f"paused: {ADVICE.get(batch.state_reason, '')}. To go on: {self._to_go_on(batch)}")
+            say(f"paused: {why_paused(batch)}. To go on: {self._to_go_on(batch)}")
         await write_out(store, batch, self._csv_file, self._report_path, format_of(self._report_path))
 
     def _to_go_on(self, batch: Batch) -> str:
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
             return "the same command again"
-        return f"expunge resume {batch.id}{' --simulate' if self._simulate else ''}, then the same command again"
+        return f"{self._resume(batch)}, then the same command again"
+
+    def _resume(self, batch: Batch) -> str:
+        return to_go_on(batch, simulate=self._simulate)
 
 
 def _as_json(batch: Batch, report_path: str) -> dict[str, Any]:

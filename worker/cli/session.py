@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 from worker.cli.output import say
 from worker.domain.batch_ids import is_batch_id
 from worker.domain.batches import Batch, Environment, Lane
+from worker.domain.deadlines import parse_due
 from worker.domain.errors import RefusedError, UnreachableError, UsageError
 from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
@@ -45,6 +47,10 @@ Reference: TypeAlias = Annotated[
 ]
 LaneOption: TypeAlias = Annotated[
     Lane, typer.Option("--lane", help="`urgent` goes ahead of `bulk` where batches share workers and a rate.")
+]
+Due: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="DATE", help="When it is to be done: 2026-12-24, 2026-12-24T18:00:00Z, +30d or +1month."),
 ]
 Confirm: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", help="In production: exactly the number of records, instead of typing it.")
@@ -111,6 +117,16 @@ async def found(store: Store, batch_id: str) -> Batch:
     return batch
 
 
+def due_at(text: str | None) -> float | None:
+    """The deadline in seconds since the epoch; raises ``UsageError`` for what is none, or is past."""
+    if text is None:
+        return None
+    try:
+        return parse_due(text, datetime.now(UTC)).timestamp()
+    except ValueError as error:
+        raise UsageError(f"--due: '{text}': {error}") from None
+
+
 class Follower:
     """Looks at a batch again and again, whatever becomes of Redis meanwhile.
 
@@ -159,9 +175,7 @@ def guard_production(settings: Settings, rows: int, confirm: int | None) -> None
         answer = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
         confirm = int(answer) if answer.strip().isascii() and answer.strip().isdigit() else -1
     if confirm != rows:
-        raise RefusedError(
-            f"production: nothing was sent; the file has {rows:,} records, which is not what was confirmed"
-        )
+        raise RefusedError(f"production: nothing was sent; there are {rows:,} records, which is not what was confirmed")
 
 
 async def check_upstream(settings: Settings) -> None:

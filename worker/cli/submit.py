@@ -23,15 +23,19 @@ def submit(
     merchant: session.Merchant = None,
     reference: session.Reference = None,
     lane: session.LaneOption = Lane.BULK,
+    due: session.Due = None,
     confirm: session.Confirm = None,
     again: session.Again = False,
     json: session.Json = False,
 ) -> None:
     """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
     settings = load_settings(environment=environment, merchant_id=merchant)
+    deadline = session.due_at(due)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
         session.guard_production(settings, csv_file.inspect().rows, confirm)
-        description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference, lane)
+        description = describe(
+            csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
+        )
         batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:
         emit(batch_json(batch))
@@ -63,8 +67,13 @@ async def take_in(
     if batch is None:
         raise StoreError(f"batch {accepted.batch_id} has expired; try again")
     if accepted.known_by is None:
-        try:
-            await store.feeder.feed(batch.id)
-        except OperationalError:  # it is accepted: the workers feed it when the broker is back
-            say("accepted, but the broker takes no messages now; the batch begins when it does")
+        await feed(store, batch)
     return batch, accepted.known_by
+
+
+async def feed(store: Store, batch: Batch) -> None:
+    """Send a batch's first messages."""
+    try:
+        await store.feeder.feed(batch.id)
+    except OperationalError:  # it is accepted: the workers feed it when the broker is back
+        say("accepted, but the broker takes no messages now; the batch begins when it does")

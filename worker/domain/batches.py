@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from worker.domain.brakes import USUAL, Brakes, Despite, Tripped
 from worker.domain.outcomes import GONE, Outcome, Reason
 
 
@@ -82,6 +83,11 @@ class Description:
     """The input's header, in order; the ID column alone when it had none."""
     reference: str | None = None
     lane: Lane = Lane.BULK
+    brakes: Brakes = USUAL
+    due: float | None = None
+    """When it is to be done, in seconds since the epoch (SPEC 5)."""
+    retry_of: str | None = None
+    """The batch whose records it sends again."""
 
     @property
     def shards(self) -> int:
@@ -144,6 +150,14 @@ class Batch:
     """Set when every record has its outcome."""
     probe_at: float | None = None
     """While the circuit is open: when the upstream is asked again."""
+    tripped: Tripped | None = None
+    """While a brake holds it: the numbers that did it."""
+    despite: tuple[Despite, ...] = ()
+    """The brakes that somebody let it go on despite."""
+    retried_by: str | None = None
+    """The batch that sends again what of this one could be retried."""
+    canary_left: int | None = None
+    """How many of the first records are still to be seen before the rest; ``None``: nothing waits for them."""
 
     @property
     def goes_on(self) -> bool:

@@ -7,6 +7,7 @@ from itertools import islice
 
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Description, Lane, Target
+from worker.domain.brakes import USUAL, Brakes
 from worker.domain.errors import RefusedError
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile, Inspection, Row
@@ -17,7 +18,13 @@ _SMALLEST = 10  # records of a shard; what a shard costs by itself is little bes
 
 
 def describe(
-    inspection: Inspection, target: Target, shard_size: int, reference: str | None, lane: Lane = Lane.BULK
+    inspection: Inspection,
+    target: Target,
+    shard_size: int,
+    reference: str | None,
+    lane: Lane = Lane.BULK,
+    brakes: Brakes = USUAL,
+    due: float | None = None,
 ) -> Description:
     """What a batch made of this file says of itself; ``shard_size`` is the most that a shard may hold."""
     return Description(
@@ -25,12 +32,19 @@ def describe(
         source=inspection.source,
         sha256=inspection.sha256,
         rows=inspection.rows,
-        shard_size=min(shard_size, max(_SMALLEST, -(-inspection.rows // _SHARED_BY))),
+        shard_size=shard_size_for(inspection.rows, shard_size),
         id_column=inspection.id_column,
         columns=inspection.columns,
         reference=reference,
         lane=lane,
+        brakes=brakes,
+        due=due,
     )
+
+
+def shard_size_for(rows: int, most: int) -> int:
+    """How many records a shard of a batch holds: a small batch is shared by several processes as well."""
+    return min(most, max(_SMALLEST, -(-rows // _SHARED_BY)))
 
 
 async def accept(batches: Batches, file: CsvFile, description: Description, *, again: bool = False) -> Accepted:

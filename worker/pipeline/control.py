@@ -5,6 +5,7 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from worker.domain.batches import BatchState, StateReason
+from worker.domain.brakes import Despite
 from worker.domain.errors import RefusedError
 from worker.pacing.pace import AHEAD
 from worker.pipeline.cancel import settle_cancelled
@@ -24,9 +25,16 @@ async def pause(batches: Batches, batch_id: str) -> None:
     await asyncio.sleep(_NOTICED)
 
 
-async def resume(batches: Batches, feeder: Feeder, batch_id: str) -> None:
-    """Go on with a paused batch."""
-    await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING)
+async def resume(batches: Batches, feeder: Feeder, batch_id: str, despite: Despite | None = None) -> None:
+    """Go on with a paused batch; with one that a brake holds (SPEC 6), only ``despite`` it."""
+    batch = await batches.get(batch_id)
+    if batch is not None and batch.tripped is not None:
+        if despite not in batch.tripped.ways_on:
+            ways = " or ".join(f"--despite {way.value}" for way in batch.tripped.ways_on)
+            raise RefusedError(f"batch {batch_id} is paused: {batch.tripped}; to go on all the same: {ways}")
+    elif despite is not None:
+        raise RefusedError(f"batch {batch_id} is not paused by {despite.value}")
+    await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING, despite=despite)
     await feeder.feed(batch_id)
 
 
@@ -55,10 +63,15 @@ async def cancel(batches: Batches, shards: Shards, batch_id: str, in_flight: Cal
 
 
 async def _move(
-    batches: Batches, batch_id: str, sources: list[BatchState], to: BatchState, reason: StateReason | None = None
+    batches: Batches,
+    batch_id: str,
+    sources: list[BatchState],
+    to: BatchState,
+    reason: StateReason | None = None,
+    despite: Despite | None = None,
 ) -> None:
     for source in sources:
-        moved, state = await batches.move(batch_id, source, to, reason)
+        moved, state = await batches.move(batch_id, source, to, reason, despite)
         if moved:
             return
     if state is to:

@@ -90,8 +90,11 @@ class _Turn:
         run: ShardRun | None = first
         async with asyncio.TaskGroup() as group:
             while run is not None:
-                self._runs.append(group.create_task(run.run()))
+                work = group.create_task(run.run())
+                self._runs.append(work)
                 await run.nearly_sent.wait()
+                if run.is_canary:
+                    await asyncio.wait([work])
                 goes_on = run.leaves_room(_WORTH_A_CLAIM) and not self._crowded  # else another batch has its turn
                 run = await self._next(first.batch_id) if goes_on else None
         self._working.remove(first.batch_id)

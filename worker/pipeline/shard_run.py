@@ -94,6 +94,7 @@ class ShardRun:
         self._waits: dict[int, Later] = {}
         self._unwritten: list[Written] = []
         self._store_away = False
+        self._to_send: list[int] = []
         self._left: deque[int] = deque()
         self._to_begin = 0
         self._begun: set[int] = set()
@@ -124,7 +125,8 @@ class ShardRun:
 
     async def _send_all(self) -> None:
         await self._look_at_suspect()
-        self._left = deque(self.pending())
+        self._to_send = self._allowed()
+        self._left = deque(self._to_send)
         self._to_begin = len(self._left)
         many = 1 if self._one_by_one else min(self._tools.concurrency, len(self._left))
         async with asyncio.TaskGroup() as group:
@@ -150,6 +152,17 @@ class ShardRun:
         if self._histories or self._first is not None:
             offsets.sort(key=lambda offset: (offset != self._first, self._history(offset).attempts))
         return offsets
+
+    def _allowed(self) -> list[int]:
+        """What may be sent of what is pending; of a canary the first rows, so that a later holder takes the same."""
+        if self._claim.allowance is None:
+            return self.pending()
+        return sorted(self.pending(), key=lambda offset: (offset != self._first, offset))[: self._claim.allowance]
+
+    @property
+    def is_canary(self) -> bool:
+        """Whether the rest of the batch waits for how this ends (SPEC 6)."""
+        return self._claim.allowance is not None
 
     def leaves_room(self, seconds: float) -> bool:
         """Whether another shard may begin beside this one, with so much time left."""
@@ -399,12 +412,12 @@ class ShardRun:
         if self._probe_at is not None:
             histories = {at: history.spare(history_of(self._claim, at)) for at, history in histories.items()}
         with suppress(RedisError):  # else the lease ends by itself
-            await self._tools.shards.release(self._claim, histories, *self._delay(pending))
+            await self._tools.shards.release(self._claim, histories, *self._delay())
         return Ending.GIVEN_BACK
 
-    def _delay(self, pending: Sequence[int]) -> tuple[float, bool]:
+    def _delay(self) -> tuple[float, bool]:
         """Seconds until it makes sense to go on, and whether only this shard has to wait."""
         if self._probe_at is not None:
             return max(0.0, self._probe_at - self._now()), False
-        waits = [self._waits.get(offset, Later(0.0)) for offset in pending]
-        return min(wait.delay for wait in waits), all(wait.alone for wait in waits)
+        waits = [self._waits.get(offset, Later(0.0)) for offset in self._to_send if offset not in self._settled]
+        return min((wait.delay for wait in waits), default=0.0), all(wait.alone for wait in waits)

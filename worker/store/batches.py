@@ -20,15 +20,17 @@ from worker.domain.batches import (
     Tally,
     Target,
 )
+from worker.domain.brakes import Brakes, Despite, Tripped
 from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
-from worker.domain.records import Result
+from worker.domain.records import History, Result
 from worker.store import keys
-from worker.store.packing import pack_ids, pack_result, unpack_ids, unpack_result
+from worker.store.packing import pack_history, pack_ids, pack_result, unpack_ids, unpack_result
 from worker.store.scripts import Script
 
 _LOADING_TTL = 3600  # seconds; what a submission that died left behind is gone after it
 _PIPELINE = 20  # shards a round trip
+_NONE: Mapping[int, History] = {}
 
 
 class Accepted(NamedTuple):
@@ -60,17 +62,24 @@ class Loading:
         self._commit = Script(redis, "commit", replicas)
         self._reasons: dict[Reason, int] = {}
         self._pending = 0
-        self._shards_with_outcomes: list[int] = []
+        self._shards_with_more: list[int] = []
 
-    async def add_shard(self, shard: int, ids: Sequence[str], known: Mapping[int, Result]) -> None:
-        """Store a shard's ID cells, and the outcomes that are known before anything is sent, by offset."""
+    async def add_shard(
+        self, shard: int, ids: Sequence[str], known: Mapping[int, Result], histories: Mapping[int, History] = _NONE
+    ) -> None:
+        """Store a shard's ID cells, and what is known before anything is sent: outcomes and doubts, by offset."""
         pipe = self._redis.pipeline(transaction=True)  # no ID is left without its expiry
         ids_key, out_key, shards_key = (self._key(part) for part in ("ids", f"out:{shard}", "shards"))
         if known:
             now = int((await self._redis.time())[0]).to_bytes(4, "big")
             pipe.hset(out_key, mapping={str(offset): now + pack_result(result) for offset, result in known.items()})
             pipe.expire(out_key, _LOADING_TTL)
-            self._shards_with_outcomes.append(shard)
+        if histories:
+            tries_key = self._key(f"tries:{shard}")
+            pipe.hset(tries_key, mapping={str(offset): pack_history(history) for offset, history in histories.items()})
+            pipe.expire(tries_key, _LOADING_TTL)
+        if known or histories:
+            self._shards_with_more.append(shard)
         if len(known) < len(ids):
             pipe.zadd(shards_key, {str(shard): shard})  # due at once, and in the order of the rows
             pipe.expire(shards_key, _LOADING_TTL)
@@ -93,17 +102,18 @@ class Loading:
         if reference := _reference_key(description):
             shared.append(reference)
         tally = {"pending": self._pending} | {reason.text: count for reason, count in self._reasons.items()}
-        args: list[str | int | bytes] = [
+        args: list[str | int | bytes | float] = [
             self._id,
             self._key(""),
             self._retention,
             int(again),
             description.shards,
+            keys.of_batch(description.retry_of, "meta") if description.retry_of else "",
             len(tally),
         ]
         for name, count in tally.items():
             args += [name, count]
-        args += [len(self._shards_with_outcomes), *self._shards_with_outcomes]
+        args += [len(self._shards_with_more), *self._shards_with_more]
         for field, value in _to_meta(description).items():
             args += [field, value]
         own = [self._key(part) for part in ("meta", "tally", "shards", "ids")]
@@ -122,7 +132,7 @@ class Loading:
 
     async def discard(self) -> None:
         """Remove what was loaded."""
-        parts = ["ids", "shards", *(f"out:{shard}" for shard in self._shards_with_outcomes)]
+        parts = ["ids", "shards", *(f"{part}:{shard}" for shard in self._shards_with_more for part in ("out", "tries"))]
         await self._redis.unlink(*map(self._key, parts))
 
     def _key(self, part: str) -> str:
@@ -175,18 +185,24 @@ class Batches:
         return None
 
     async def move(
-        self, batch_id: str, source: BatchState, to: BatchState, reason: StateReason | None = None
+        self,
+        batch_id: str,
+        source: BatchState,
+        to: BatchState,
+        reason: StateReason | None = None,
+        despite: Despite | None = None,
     ) -> tuple[bool, BatchState | None]:
         """Make a transition if the batch is in ``source``; returns whether it was made and the state it is in now.
 
         The state is ``None`` if there is no such batch. A batch with nothing pending completes instead of running.
+        One that a brake holds runs only ``despite`` it, and is not held by the same again.
         """
         if to not in TRANSITIONS[source]:
             raise ValueError(f"there is no transition from {source} to {to}")
         of = partial(keys.of_batch, batch_id)
         moved, state = await self._transition(
             keys=[of(part) for part in ("meta", "tally", "shards", "holders", "parked")],
-            args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
+            args=[batch_id, of(""), self._retention, source.value, to.value, reason or "", despite or ""],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
 
@@ -238,7 +254,7 @@ def _reference_key(description: Description) -> str | None:
     return keys.of_reference(description.reference, description.target) if description.reference else None
 
 
-def _to_meta(description: Description) -> dict[str, str | int | bytes]:
+def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
     return {
         "environment": description.target.environment.value,
         "merchant": description.target.merchant,
@@ -251,6 +267,11 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes]:
         "columns": orjson.dumps(description.columns),
         "reference": description.reference or "",
         "lane": description.lane.value,
+        "failure_threshold": description.brakes.failure_threshold,
+        "not_found_threshold": description.brakes.not_found_threshold,
+        "canary": description.brakes.canary,
+        "due": description.due or "",
+        "retry_of": description.retry_of or "",
     }
 
 
@@ -266,7 +287,10 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         id_column=meta["id_column"],
         columns=tuple(orjson.loads(meta["columns"])),
         reference=meta["reference"] or None,
+        due=float(meta["due"]) if meta["due"] else None,
+        retry_of=meta["retry_of"] or None,
         lane=Lane(meta["lane"]),
+        brakes=Brakes(float(meta["failure_threshold"]), float(meta["not_found_threshold"]), int(meta["canary"])),
     )
     return Batch(
         id=batch_id,
@@ -277,4 +301,14 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         created_at=int(meta["created_at"]) / 1000,
         ended_at=int(meta["ended_at"]) / 1000 if "ended_at" in meta else None,
         probe_at=int(meta["probe_at"]) / 1000 if "probe_at" in meta else None,
+        tripped=_to_tripped(meta["state_reason"], meta["tripped"]) if "tripped" in meta else None,
+        despite=tuple(map(Despite, meta.get("despite", "").split())),
+        retried_by=meta.get("retried_by"),
+        canary_left=int(meta["canary_left"]) if "canary_left" in meta else None,
     )
+
+
+def _to_tripped(reason: str, numbers: str) -> Tripped:
+    """Read what record.lua wrote: count, done, threshold, whether it was the canary."""
+    count, done, threshold, canary = numbers.split()
+    return Tripped(Despite(reason), int(count), int(done), float(threshold), canary == "1")

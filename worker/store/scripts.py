@@ -26,7 +26,7 @@ class Script:
         self._replicas = replicas
         self._script = redis.register_script(_PRELUDE + (_LUA / f"{name}.lua").read_text())
 
-    async def __call__(self, keys: Sequence[str], args: Iterable[str | int | bytes]) -> Any:
+    async def __call__(self, keys: Sequence[str], args: Iterable[str | int | bytes | float]) -> Any:
         """Run it. Raises ``RedisError``: it may then have run, so each script can be asked again.
 
         Raises ``NotReplicatedError`` when replicas were too slow.

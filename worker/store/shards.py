@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
+from worker.domain import brakes
 from worker.domain.batch_ids import pack_batch_id
 from worker.domain.batches import Environment, Lane, Target
-from worker.domain.outcomes import Outcome
+from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import History, Result
 from worker.store import keys
 from worker.store.ledger import Ledger
@@ -21,6 +22,13 @@ LEASE = 30.0
 MESSAGE_LIFE = 30.0
 """Seconds after which a message that nobody claimed counts as lost."""
 _ALIVE = 15.0  # seconds after its last beat that a process counts as alive
+
+
+def _spaced(reasons: Sequence[Reason]) -> str:
+    return f" {' '.join(reason.text for reason in reasons)} "
+
+
+_BAD, _WELL = _spaced(brakes.BAD), _spaced(brakes.WELL)
 
 
 class NotClaimed(StrEnum):
@@ -72,6 +80,8 @@ class Claim:
     strikes: int
     """How many holders in a row died with it in hand."""
     lane: Lane
+    allowance: int | None
+    """How many of its records may be sent, alone, as they are a canary (SPEC 6); ``None``: all."""
 
 
 class Written(NamedTuple):
@@ -123,7 +133,7 @@ class Shards:
         )
         if answer[0] != b"ok":
             return NotClaimed(answer[0].decode())
-        _, standing, deaths, suspect, strikes, lane, ids, finished, tried = answer
+        _, standing, deaths, suspect, strikes, lane, allowance, ids, finished, tried = answer
         return Claim(
             batch_id=batch_id,
             shard=shard,
@@ -136,6 +146,7 @@ class Shards:
             suspect=suspect if suspect >= 0 else None,
             strikes=strikes,
             lane=Lane(lane.decode()),
+            allowance=allowance if allowance >= 0 else None,
         )
 
     async def record(self, claim: Claim, written: Sequence[Written], now: float) -> Recorded:
@@ -161,7 +172,7 @@ class Shards:
         for offset, customer_id, result in written:
             digest = self._ledger.digest(customer_id) if result.outcome is Outcome.DELETED else b""
             outcomes += pack_outcome(offset, result, digest)
-        args.append(bytes(outcomes))
+        args += [bytes(outcomes), _BAD, _WELL, brakes.LEAST]
         answer, standing = await self._record(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
         return Recorded(answer == b"ok", Standing(standing.decode()))
 

@@ -1,7 +1,8 @@
 -- Makes a batch that is wholly loaded count: from here on it is accepted. Before, its keys expire by themselves.
 -- KEYS: meta, tally, shards, ids, file, batches, active, and the reference's if there is one
 -- ARGV: batch ID, prefix of the batch's keys, retention (s), "1" to accept a file that was accepted before, shards,
---       n, n tally fields and values, m, m shard numbers with outcomes, then meta fields and values
+--       meta key of the batch whose records it sends again or '', n, n tally fields and values, m, m shard numbers with
+--       outcomes or attempts, then meta fields and values
 -- Returns {"ok", state} | {"file", ID of the batch it was} | {"reference", ID} | {"lost", ''} if what was loaded has
 -- expired; answers the same if asked twice.
 local batch, prefix = ARGV[1], ARGV[2]
@@ -15,7 +16,7 @@ if known and ARGV[4] ~= '1' then return {'file', known} end
 
 if redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[5]) then return {'lost', ''} end
 
-local at, pending = 6, 0
+local at, pending = 7, 0
 for _ = 1, tonumber(ARGV[at]) do
   redis.call('HSET', KEYS[2], ARGV[at + 1], ARGV[at + 2])
   if ARGV[at + 1] == 'pending' then pending = tonumber(ARGV[at + 2]) end
@@ -25,6 +26,7 @@ at = at + 1
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
   redis.call('PERSIST', prefix .. 'out:' .. ARGV[at])
+  redis.call('PERSIST', prefix .. 'tries:' .. ARGV[at])
 end
 redis.call('PERSIST', KEYS[3])
 redis.call('PERSIST', KEYS[4])
@@ -32,6 +34,9 @@ redis.call('PERSIST', KEYS[4])
 local now = now_ms()
 redis.call('HSET', KEYS[1], 'state', 'running', 'created_at', now, 'file_key', KEYS[5], 'active_key', KEYS[7])
 for i = at + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local canary = redis.call('HGET', KEYS[1], 'canary')
+if canary ~= '0' then redis.call('HSET', KEYS[1], 'canary_left', canary) end
+if ARGV[6] ~= '' and redis.call('EXISTS', ARGV[6]) == 1 then redis.call('HSET', ARGV[6], 'retried_by', batch) end
 redis.call('SET', KEYS[5], batch)
 if KEYS[8] then
   redis.call('SET', KEYS[8], batch)

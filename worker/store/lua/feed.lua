@@ -16,13 +16,25 @@ if ARGV[3] ~= 'here' then
   room = room - redis.call('ZCOUNT', KEYS[2], '(' .. now, '+inf') + redis.call('ZCARD', KEYS[3])
 end
 if room <= 0 then return {} end
-local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, room)
-if #due == 0 and ARGV[3] == 'here' then
-  for _, shard in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')) do
-    local holder = redis.call('HGET', KEYS[4], shard)
-    if not holder or tonumber(holder:match(' (%d+) ')) <= now then
-      due = {shard}
-      break
+
+local function is_held(shard)
+  local holder = redis.call('HGET', KEYS[4], shard)
+  return holder and tonumber(holder:match(' (%d+) ')) > now
+end
+
+local due
+local first = canary_left(KEYS[1], stands) and first_unfinished(KEYS[2])
+if first then
+  local is_due = tonumber(redis.call('ZSCORE', KEYS[2], first)) <= now or (ARGV[3] == 'here' and not is_held(first))
+  due = is_due and {first} or {}
+else
+  due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, room)
+  if #due == 0 and ARGV[3] == 'here' then
+    for _, shard in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now, '+inf')) do
+      if not is_held(shard) then
+        due = {shard}
+        break
+      end
     end
   end
 end

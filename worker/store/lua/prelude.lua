@@ -41,10 +41,23 @@ local function deactivate(meta, batch)
   redis.call('ZREM', redis.call('HGET', meta, 'active_key'), batch)
 end
 
+-- While a canary is out, its records are alone: only the first unfinished shard is given out (SPEC 6). Cancelled, a batch
+-- has none.
+local function canary_left(meta, stands)
+  return stands ~= 'cancelled' and tonumber(redis.call('HGET', meta, 'canary_left'))
+end
+
+local function first_unfinished(shards)
+  if redis.call('ZCARD', shards) == 0 then return nil end
+  local shard = 0
+  while not redis.call('ZSCORE', shards, shard) do shard = shard + 1 end
+  return tostring(shard)
+end
+
 -- Ends a batch; all of it expires when its retention is over (SPEC 10).
 local function end_batch(batch, prefix, meta, state, retention)
   redis.call('HSET', meta, 'state', state, 'ended_at', now_ms())
-  redis.call('HDEL', meta, 'state_reason', 'probe_at')
+  redis.call('HDEL', meta, 'state_reason', 'probe_at', 'tripped', 'canary_left')
   deactivate(meta, batch)
   for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally', 'parked'}) do
     redis.call('EXPIRE', prefix .. part, retention)

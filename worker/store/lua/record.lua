@@ -1,11 +1,55 @@
 -- One atomic step (SPEC 4, promise 2): writes outcomes that are not yet written, moves the tally by just those, extends
--- the ledger and the lease, and ends shard and batch when nothing of them is left.
+-- the ledger and the lease, ends shard and batch when nothing of them is left, and pauses a batch that ends badly.
 -- KEYS: meta, shards, holders, tally, out:<shard>, tries:<shard>
 -- ARGV: batch ID, prefix of the batch's keys, shard, records in the shard, token, lease (ms), retention (s),
 --       ledger prefix, its expiry (s since the epoch; 0: no ledger), packed batch ID,
---       then all results in one string, as packing.py writes them: offset, reason, packed result, digest or ''
+--       then all results in one string, as packing.py writes them: offset, reason, packed result, digest or '',
+--       the reasons that are bad and those of other records that were sent, with a space before and behind each,
+--       records that must be done before their shares count
 -- Returns {"ok" | "stale", standing}. With no results it renews the lease and tells how the batch stands. Asked again
 -- after the shard ended, it answers "ok": all that it could write stands already.
+
+local function is_one_of(reason, reasons)
+  return reasons:find(' ' .. reason .. ' ', 1, true)
+end
+
+-- How many of the batch were sent and are done, how many of them ended badly, how many were not there.
+local function judged()
+  local counts, done, bad, not_found = redis.call('HGETALL', KEYS[4]), 0, 0, 0
+  for i = 1, #counts, 2 do
+    local reason, count = counts[i], tonumber(counts[i + 1])
+    if is_one_of(reason, ARGV[12]) then
+      done, bad = done + count, bad + count
+    elseif is_one_of(reason, ARGV[13]) then
+      done = done + count
+    end
+    if reason == 'not_found' then not_found = count end
+  end
+  return done, bad, not_found
+end
+
+-- The brakes (SPEC 6): pauses a batch when too much of what was sent ended badly or was not there. A canary is judged when
+-- all of it is done; if it is well, the rest waits for it no longer.
+local function brake(may_pause)
+  local set = redis.call('HMGET', KEYS[1], 'failure_threshold', 'not_found_threshold', 'despite', 'canary', 'canary_left')
+  local done, bad, not_found = judged()
+  local of_canary = set[5] and tonumber(set[4])
+  if of_canary then redis.call('HSET', KEYS[1], 'canary_left', math.max(0, of_canary - done)) end
+  if not may_pause or done < (of_canary or tonumber(ARGV[14])) then return false end
+  for _, share in ipairs({{'failure_threshold', bad, set[1]}, {'mostly_not_found', not_found, set[2]}}) do
+    local reason, count, threshold = share[1], share[2], tonumber(share[3])
+    if threshold and count / done >= threshold and not (set[3] and set[3]:find(reason, 1, true)) then
+      local numbers = table.concat({count, done, threshold, of_canary and 1 or 0}, ' ')
+      redis.call('HSET', KEYS[1], 'state', 'paused', 'state_reason', reason, 'tripped', numbers)
+      redis.call('HDEL', KEYS[1], 'probe_at')
+      deactivate(KEYS[1], ARGV[1])
+      return true
+    end
+  end
+  redis.call('HDEL', KEYS[1], 'canary_left')
+  return false
+end
+
 local shard, token = ARGV[3], ARGV[5]
 local stands = standing(KEYS[1])
 local holder = redis.call('HGET', KEYS[3], shard)
@@ -45,6 +89,7 @@ else
   write_holder(KEYS[3], shard, token, expires, holder:sub(-1))
   redis.call('ZADD', KEYS[2], expires, shard)
 end
+if pending > 0 and brake(stands == 'running' or stands == 'waiting') then stands = 'paused' end
 if pending == 0 and stands ~= 'paused' then
   stands = stands == 'cancelled' and 'cancelled' or 'completed'
   end_batch(ARGV[1], ARGV[2], KEYS[1], stands, ARGV[7])

@@ -1,14 +1,24 @@
 -- Moves a batch from one state to another, if it is in that state (SPEC 5).
 -- KEYS: meta, tally, shards, holders, parked
--- ARGV: batch ID, prefix of the batch's keys, retention (s), state it must be in, new state, its reason or ''
+-- ARGV: batch ID, prefix of the batch's keys, retention (s), state it must be in, new state, its reason or '',
+--       the brake despite which it shall run or ''
 -- Returns {1 if moved else 0, state} as they are afterwards. A batch with nothing pending completes instead of running,
 -- and one with something pending does not complete; cancelled, it stays active until every record has its outcome.
--- One that waits for the upstream counts as running, since it resumes by itself.
-local batch, meta, to, reason = ARGV[1], KEYS[1], ARGV[5], ARGV[6]
+-- One that waits for the upstream counts as running, since it resumes by itself. One that a brake holds runs only despite
+-- it, and then is not held by the same again.
+local batch, meta, to, reason, despite = ARGV[1], KEYS[1], ARGV[5], ARGV[6], ARGV[7]
 local state = redis.call('HGET', meta, 'state') or 'gone'
 local nothing_pending = redis.call('HGET', KEYS[2], 'pending') == '0'
 local fits = state == ARGV[4] or (ARGV[4] == 'running' and standing(meta) == 'waiting')
 if not fits or (to == 'completed' and not nothing_pending) then return {0, state} end
+
+local tripped = redis.call('HMGET', meta, 'state_reason', 'tripped', 'despite')
+if to == 'running' and tripped[2] then
+  local canary = despite == 'canary' and tripped[2]:sub(-1) == '1'
+  if despite ~= tripped[1] and not canary then return {0, state} end
+  redis.call('HSET', meta, 'despite', (tripped[3] and tripped[3] .. ' ' or '') .. despite)
+  redis.call('HDEL', meta, 'canary_left')
+end
 
 if to == 'running' and nothing_pending then to = 'completed' end
 if to == 'completed' or (to == 'cancelled' and nothing_pending) then
@@ -23,6 +33,6 @@ else
   deactivate(meta, batch)
 end
 redis.call('HSET', meta, 'state', to)
-redis.call('HDEL', meta, 'state_reason', 'probe_at')
+redis.call('HDEL', meta, 'state_reason', 'probe_at', 'tripped')
 if reason ~= '' then redis.call('HSET', meta, 'state_reason', reason) end
 return {1, to}
