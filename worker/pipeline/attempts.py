@@ -6,7 +6,7 @@ tenacity drives the loop and is known to this module alone.
 import asyncio
 import copy
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
@@ -121,7 +121,7 @@ class _Tries:
 def counted(verdict: Settled | Gone | Retry, history: History) -> History:
     """The history with one more attempt, which ended with this verdict."""
     if not isinstance(verdict, Retry):
-        return replace(history, attempts=history.attempts + 1)
+        return History(history.attempts + 1, history.doubt, history.unanswered, history.spared)
     unanswered = verdict.reason if verdict.doubt & Doubt.UNANSWERED else history.unanswered
     return History(history.attempts + 1, history.doubt | verdict.doubt, unanswered, history.spared)
 

@@ -54,6 +54,13 @@ def pack_result(result: Result) -> bytes:
     return _HEAD.pack(result.reason.code, min(result.attempts, 255), result.http_status or 0, flags) + tail
 
 
+def pack_outcome(offset: int, result: Result, digest: bytes) -> bytes:
+    """What record.lua reads of a record: its offset, its reason's text, its packed result, its digest or nothing."""
+    reason, packed = result.reason.text.encode(), pack_result(result)
+    layout = f">IB{len(reason)}sH{len(packed)}sB{len(digest)}s"
+    return struct.pack(layout, offset, len(reason), reason, len(packed), packed, len(digest), digest)
+
+
 def unpack_result(packed: bytes) -> Result:
     """Read what record.lua stored: the time, then a packed result."""
     finished_at, code, attempts, status, flags = _STORED.unpack_from(packed)

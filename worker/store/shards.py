@@ -13,7 +13,7 @@ from worker.domain.outcomes import Outcome
 from worker.domain.records import History, Result
 from worker.store import keys
 from worker.store.ledger import Ledger
-from worker.store.packing import pack_history, pack_result, unpack_history, unpack_ids
+from worker.store.packing import pack_history, pack_outcome, unpack_history, unpack_ids
 from worker.store.scripts import Script
 
 LEASE = 30.0
@@ -157,14 +157,11 @@ class Shards:
             self._ledger.expires_at(now),
             pack_batch_id(claim.batch_id),
         ]
+        outcomes = bytearray()  # one argument: redis-py takes two microseconds for each four
         for offset, customer_id, result in written:
-            deleted = result.outcome is Outcome.DELETED
-            args += [
-                offset,
-                result.reason.text,
-                pack_result(result),
-                self._ledger.digest(customer_id) if deleted else b"",
-            ]
+            digest = self._ledger.digest(customer_id) if result.outcome is Outcome.DELETED else b""
+            outcomes += pack_outcome(offset, result, digest)
+        args.append(bytes(outcomes))
         answer, standing = await self._record(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
         return Recorded(answer == b"ok", Standing(standing.decode()))
 

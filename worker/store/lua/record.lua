@@ -3,7 +3,7 @@
 -- KEYS: meta, shards, holders, tally, out:<shard>, tries:<shard>
 -- ARGV: batch ID, prefix of the batch's keys, shard, records in the shard, token, lease (ms), retention (s),
 --       ledger prefix, its expiry (s since the epoch; 0: no ledger), packed batch ID,
---       then for each result: offset, reason code, packed result, digest or ''
+--       then all results in one string, as packing.py writes them: offset, reason, packed result, digest or ''
 -- Returns {"ok" | "stale", standing}. With no results it renews the lease and tells how the batch stands. Asked again
 -- after the shard ended, it answers "ok": all that it could write stands already.
 local shard, token = ARGV[3], ARGV[5]
@@ -17,10 +17,11 @@ if not ended and (not holder or holder:sub(1, #token + 1) ~= token .. ' ') then 
 
 local now = now_ms()
 local seconds = struct.pack('>I4', math.floor(now / 1000))
-local reasons, written = {}, 0
-for i = 11, #ARGV, 4 do
-  if redis.call('HSETNX', KEYS[5], ARGV[i], seconds .. ARGV[i + 2]) == 1 then
-    local reason, digest = ARGV[i + 1], ARGV[i + 3]
+local reasons, written, results, at = {}, 0, ARGV[11], 1
+while at <= #results do
+  local offset, reason, packed, digest
+  offset, reason, packed, digest, at = struct.unpack('>I4Bc0I2c0Bc0', results, at)
+  if redis.call('HSETNX', KEYS[5], offset, seconds .. packed) == 1 then
     reasons[reason] = (reasons[reason] or 0) + 1
     written = written + 1
     if digest ~= '' and ARGV[9] ~= '0' then
