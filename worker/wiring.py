@@ -19,6 +19,7 @@ from worker.settings import Settings
 from worker.store import keys
 from worker.store.batches import Batches
 from worker.store.connection import open_redis
+from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.shards import Presence, Shards
 from worker.upstream.client import Endpoint, open_client
@@ -39,6 +40,7 @@ class Store:
     batches: Batches
     shards: Shards
     ledger: Ledger
+    holds: Holds
     presence: Presence
     feeder: Feeder
     digester: Digester
@@ -71,11 +73,12 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         digester = Digester(await _digest_key(redis, settings), _scope(settings))
         ledger = Ledger(redis, digester, settings.ledger_days)
         batches = Batches(redis, settings.retention_days, settings.replicas)
-        shards = Shards(redis, ledger, settings.retention_days, settings.replicas)
+        holds = Holds(redis, settings.target, settings.replicas)
+        shards = Shards(redis, ledger, holds, settings.retention_days, settings.replicas)
         presence = Presence(redis, settings.target)
         publisher = Publisher(celery_app(broker_url(settings)))
         feeder = Feeder(batches, shards, presence, publisher, settings.target)
-        yield Store(redis, batches, shards, ledger, presence, feeder, digester)
+        yield Store(redis, batches, shards, ledger, holds, presence, feeder, digester)
 
 
 @asynccontextmanager
@@ -98,6 +101,7 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
             batches=store.batches,
             shards=store.shards,
             ledger=store.ledger,
+            holds=store.holds,
             pacer=pacer,
             client=client,
             digester=store.digester,

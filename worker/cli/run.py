@@ -78,7 +78,7 @@ def run(
         if simulate:
             settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
         else:
-            session.guard_production(settings, inspection.rows, confirm)
+            session.guard_production(settings, inspection, confirm)
             asyncio.run(session.check_upstream(settings))
         home = session.embedded_home(settings, simulate=simulate)
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))

@@ -17,8 +17,9 @@ from worker.cli.output import say
 from worker.domain.batch_ids import is_batch_id
 from worker.domain.batches import Batch, Environment, Lane
 from worker.domain.errors import RefusedError, UnreachableError, UsageError
+from worker.domain.plans import confirms, plan_id
 from worker.embedded import embedded_server, has_data, revive
-from worker.intake.csv_file import CsvFile
+from worker.intake.csv_file import CsvFile, Inspection
 from worker.settings import Settings
 from worker.store.connection import problems, readable_errors
 from worker.wiring import NO_REDIS, Store, open_store, redis_url
@@ -47,7 +48,8 @@ LaneOption: TypeAlias = Annotated[
     Lane, typer.Option("--lane", help="`urgent` goes ahead of `bulk` where batches share workers and a rate.")
 ]
 Confirm: TypeAlias = Annotated[
-    int | None, typer.Option(metavar="N", help="In production: exactly the number of records, instead of typing it.")
+    str | None,
+    typer.Option(metavar="N|PLAN", help="In production: exactly the number of records, or the ID of the plan."),
 ]
 Again: TypeAlias = Annotated[bool, typer.Option("--again", help="Take a file that was taken before.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout (docs/json.md).")]
@@ -146,21 +148,26 @@ class Follower:
         self._away = True
 
 
-def guard_production(settings: Settings, rows: int, confirm: int | None) -> None:
-    """In production the number of records is typed or given; else nothing happens (SPEC 6)."""
+def guard_production(settings: Settings, inspection: Inspection, confirm: str | None) -> None:
+    """In production the number of records is typed, or it or the plan is given; else nothing happens (SPEC 6)."""
     if confirm is None and settings.environment is not Environment.PRODUCTION:
         return
+    rows, plan = inspection.rows, plan_id(inspection.sha256, settings.target, inspection.id_column)
+    allowed = f"--confirm {rows} or --confirm {plan}"
+    where = f"{settings.environment.value}: nothing was sent"
     if confirm is None:
         if not sys.stdin.isatty():
-            raise RefusedError(
-                f"{settings.environment.value}: nothing was sent; to delete {rows:,} customers, add --confirm {rows}"
-            )
+            raise RefusedError(f"{where}; to delete {rows:,} customers, add {allowed}")
         say(f"This deletes {rows:,} customers of merchant '{settings.merchant_id}' in production. It cannot be undone.")
-        answer = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
-        confirm = int(answer) if answer.strip().isascii() and answer.strip().isdigit() else -1
-    if confirm != rows:
+        confirm = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False) or "0"
+    try:
+        confirmed = confirms(confirm, rows, plan)
+    except ValueError as error:
+        raise UsageError(f"--confirm: {error}") from None
+    if not confirmed:
         raise RefusedError(
-            f"production: nothing was sent; the file has {rows:,} records, which is not what was confirmed"
+            f"{where}; '{confirm.strip()}' was confirmed, but the file has {rows:,} records, and for this merchant "
+            f"and environment it is {plan}; if that is what shall be deleted: {allowed}"
         )
 
 

@@ -30,7 +30,7 @@ def submit(
     """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
     settings = load_settings(environment=environment, merchant_id=merchant)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        session.guard_production(settings, csv_file.inspect().rows, confirm)
+        session.guard_production(settings, csv_file.inspect(), confirm)
         description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference, lane)
         batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:
@@ -58,7 +58,7 @@ async def take_in(
     store: Store, csv_file: CsvFile, description: Description, *, again: bool
 ) -> tuple[Batch, str | None]:
     """Accept a file and send its first messages; returns the batch, and by what it was known if it existed before."""
-    accepted = await accept(store.batches, csv_file, description, again=again)
+    accepted = await accept(store.batches, store.holds, csv_file, description, again=again)
     batch = await store.batches.get(accepted.batch_id)
     if batch is None:
         raise StoreError(f"batch {accepted.batch_id} has expired; try again")

@@ -22,10 +22,11 @@ from worker.domain.batches import BatchState, StateReason, Target
 from worker.domain.customer_ids import Digester
 from worker.domain.outcomes import Reason
 from worker.domain.records import History, Result
-from worker.pacing.pace import Flow, NotNow, Pacer, Permit, Sign
-from worker.pipeline.attempts import Later, RetryPolicy, counted, unanswered
+from worker.pacing.pace import AHEAD, Flow, NotNow, Pacer, Permit, Sign
+from worker.pipeline.attempts import Later, OnHold, RetryPolicy, counted, held, unanswered
 from worker.pipeline.cancel import history_of
 from worker.store.batches import Batches
+from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.shards import LEASE, Claim, Shards, Standing, Written
 from worker.upstream.client import Client, UnsafeIdError
@@ -34,12 +35,16 @@ from worker.upstream.verdict import Refused, Retry, Verdict, judge
 FLUSH_EVERY = 0.25
 """Seconds between two writes of outcomes: also how soon a pause is noticed and a lease renewed."""
 FLUSH_SIZE = 128
+NOTICED = 2 * FLUSH_EVERY + AHEAD
+"""Seconds for which what the store said of pauses and holds is news. Nothing is sent by older knowledge, so that after
+as long a pause or hold has been noticed by everybody."""
 GRACE = 10.0
 """Seconds that requests in flight have to end after we were asked to stop; then they count as unanswered."""
 POISON = 3
 """Deaths of its holders after which a shard's records are sent one by one, to find the one that kills."""
 _STRIKES = 2  # deaths with the same record alone in hand
 _OUTAGE_PAUSE = 0.5
+_NEWS_PAUSE = 0.02
 _LAST_FLUSH = 5.0  # seconds that a cancelled run may take for it
 
 log = structlog.get_logger(__name__)
@@ -65,6 +70,7 @@ class Tools:
     batches: Batches
     shards: Shards
     ledger: Ledger
+    holds: Holds
     pacer: Pacer
     client: Client
     digester: Digester
@@ -106,6 +112,9 @@ class ShardRun:
         self._ours = True
         self._running = True
         self._standing = claim.standing
+        self._holds: str | None = None
+        self._grounds: dict[int, str] = {}
+        self._told_at = -math.inf
         self._probe_at: float | None = None
         self._stop_by: float | None = None
         self._log = log.bind(batch=claim.batch_id, shard=claim.shard)
@@ -147,6 +156,10 @@ class ShardRun:
         """Offsets without an outcome, those first that were tried least."""
         offsets = [offset for offset in range(len(self._claim.ids)) if offset not in self._settled]
         return sorted(offsets, key=lambda offset: (offset != self._first, self._history(offset).attempts))
+
+    def sendable(self) -> list[int]:
+        """Of the pending ones, those whose customers are not on hold."""
+        return [offset for offset in self.pending() if offset not in self._grounds]
 
     def leaves_room(self, seconds: float) -> bool:
         """Whether another shard may begin beside this one, with so much time left."""
@@ -204,14 +217,18 @@ class ShardRun:
                 await self._pause(reason, customer_id)
             case Later():
                 self._waits[offset] = ended
+            case OnHold(ground):
+                self.settle(offset, held(ground, self._history(offset)))
             case _:
                 assert_never(ended)
 
-    async def _attempt(self, offset: int, key: str) -> Verdict | Later:
+    async def _attempt(self, offset: int, key: str) -> Verdict | Later | OnHold:
         customer_id = self._claim.ids[offset]
-        if self._tools.pacer.has_room:
+        if self._tools.pacer.has_room or offset in self._grounds:
             self._note_begun(offset)
-        permit = await self._tools.pacer.permit(self._flow, self.may_send)
+        if offset in self._grounds:
+            return OnHold(self._grounds[offset])
+        permit = await self._permit()
         if isinstance(permit, NotNow):
             if permit.circuit_open:
                 await self._circuit_opened(permit.seconds)
@@ -220,6 +237,10 @@ class ShardRun:
             self._note_begun(offset)
             if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
                 return Later(0.0)
+            if not self._has_news():
+                return Later(0.0)
+            if offset in self._grounds:
+                return OnHold(self._grounds[offset])
             self._unheard.add(offset)
             reply = await self._tools.client.delete(customer_id, key)
         finally:
@@ -232,6 +253,27 @@ class ShardRun:
             self._histories[offset] = counted(verdict, self._history(offset))
         self._unheard.discard(offset)
         return verdict
+
+    async def _permit(self) -> Permit | NotNow:
+        """As the pacer's, at a moment at which what is known of pauses and holds is news."""
+        while True:
+            while not self._has_news() and self.may_send():
+                self._flush_now.set()
+                await asyncio.sleep(_NEWS_PAUSE)
+            permit = await self._tools.pacer.permit(self._flow, self.may_send)
+            if isinstance(permit, NotNow) or self._has_news() or not self.may_send():
+                return permit
+            self._tools.pacer.release()
+
+    def _has_news(self) -> bool:
+        return self._now() < self._told_at + NOTICED
+
+    async def look_at_holds(self) -> None:
+        """Ask who of the pending is on hold; none of them is sent from here on. Raises ``RedisError``."""
+        asked_at, pending = self._now(), self.pending()
+        found = await self._tools.holds.lookup([self._claim.ids[offset] for offset in pending])
+        self._grounds = {pending[position]: ground for position, ground in found.grounds.items()}
+        self._holds, self._told_at = found.version, asked_at
 
     def _note_begun(self, offset: int) -> None:
         self._begun.add(offset)
@@ -363,6 +405,8 @@ class ShardRun:
             written, asked_at = self._unwritten[:], self._now()
             try:
                 recorded = await self._tools.shards.record(self._claim, written, time.time())
+                if recorded.holds != self._holds:
+                    await self.look_at_holds()
             except RedisError as error:
                 if not self._store_away:
                     self._log.warning("results store away", error=type(error).__name__)
@@ -374,6 +418,7 @@ class ShardRun:
             self._store_away = False
             del self._unwritten[: len(written)]
             self._send_until = self._within_lease(asked_at)
+            self._told_at = asked_at
             self._ours = recorded.ours
             self._standing = recorded.standing
             self._running = self._running and recorded.standing.lets_send

@@ -151,9 +151,10 @@ class Batches:
         meta, tally = await pipe.execute()
         return _to_batch(batch_id, meta, tally) if meta else None
 
-    async def recent(self, limit: int) -> list[Batch]:
-        """The newest batches, newest first; what expired is left out and forgotten."""
-        newest: list[bytes] = await self._redis.zrevrange(keys.BATCHES, 0, limit - 1)  # type: ignore[assignment]
+    async def recent(self, limit: int | None) -> list[Batch]:
+        """The newest batches, or all, newest first; what expired is left out and forgotten."""
+        last = -1 if limit is None else limit - 1
+        newest: list[bytes] = await self._redis.zrevrange(keys.BATCHES, 0, last)  # type: ignore[assignment]
         ids = [raw.decode() for raw in newest]
         found = [(batch_id, await self.get(batch_id)) for batch_id in ids]
         if gone := [batch_id for batch_id, batch in found if batch is None]:

@@ -30,6 +30,21 @@ def reconciler(target: Target) -> str:
     return f"expunge:reconciler:{target.environment}:{target.merchant}"
 
 
+def holds(target: Target) -> str:
+    """Hash: the customers on hold of one merchant and environment, to end, beginning and ground."""
+    return f"expunge:holds:{target.environment}:{target.merchant}"
+
+
+def hold_ends(target: Target) -> str:
+    """Sorted set: of these, who has an end, by it, milliseconds."""
+    return f"expunge:hold-ends:{target.environment}:{target.merchant}"
+
+
+def holds_version(target: Target) -> str:
+    """Counts the times at which customers were put on hold; workers look at it with every write."""
+    return f"expunge:holds-version:{target.environment}:{target.merchant}"
+
+
 def of_file(sha256: str, target: Target) -> str:
     """Names the batch that was made of a file, for one target."""
     return f"expunge:file:{target.environment}:{target.merchant}:{sha256}"

@@ -12,6 +12,7 @@ from worker.domain.batches import Environment, Lane, Target
 from worker.domain.outcomes import Outcome
 from worker.domain.records import History, Result
 from worker.store import keys
+from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.packing import pack_history, pack_outcome, unpack_history, unpack_ids
 from worker.store.scripts import Script
@@ -97,6 +98,8 @@ class Recorded(NamedTuple):
     """Whether the shard still is the asker's, or has ended; if not, nothing was written."""
     standing: Standing
     """Of the batch."""
+    holds: str
+    """The version of the target's holds."""
 
 
 class Shards:
@@ -106,9 +109,10 @@ class Shards:
     have acknowledged it.
     """
 
-    def __init__(self, redis: Redis, ledger: Ledger, retention_days: int, replicas: int = 0) -> None:
+    def __init__(self, redis: Redis, ledger: Ledger, holds: Holds, retention_days: int, replicas: int = 0) -> None:
         self._redis = redis
         self._ledger = ledger
+        self._holds = holds
         self._retention = retention_days * 86_400
         self._claim, self._record, self._suspect = (
             Script(redis, name, replicas) for name in ("claim", "record", "suspect")
@@ -162,8 +166,9 @@ class Shards:
             digest = self._ledger.digest(customer_id) if result.outcome is Outcome.DELETED else b""
             outcomes += pack_outcome(offset, result, digest)
         args.append(bytes(outcomes))
-        answer, standing = await self._record(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
-        return Recorded(answer == b"ok", Standing(standing.decode()))
+        of_batch = [keys.of_batch(claim.batch_id, part) for part in parts]
+        answer, standing, holds = await self._record(keys=[*of_batch, self._holds.version_key], args=args)
+        return Recorded(answer == b"ok", Standing(standing.decode()), holds.decode())
 
     async def suspect(self, claim: Claim, offset: int) -> bool:
         """Note that this record alone is in hand now; returns whether the shard still is ours."""
