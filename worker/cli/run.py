@@ -18,6 +18,7 @@ from worker.cli import session
 from worker.cli.batches import exit_code
 from worker.cli.children import IDLE, STOP_TIMEOUT, Children
 from worker.cli.output import ADVICE, ProgressDisplay, batch_json, emit, say, state_of, tally_lines
+from worker.cli.plan import announce
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
@@ -78,16 +79,20 @@ def run(
         if simulate:
             settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
         else:
-            session.guard_production(settings, inspection, confirm)
+            session.refuse_unattended(settings, inspection, confirm)
             asyncio.run(session.check_upstream(settings))
         home = session.embedded_home(settings, simulate=simulate)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the server behind
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
         again_command = shlex.join(["expunge", *sys.argv[1:]])
         description = describe(inspection, settings.target, settings.shard_size, reference, lane)
-        work = _Run(
-            csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
-        )
         try:
+            announce(csv_file, reachable, description, again=again)
+            if not simulate:
+                session.guard_production(settings, inspection, confirm)
+            work = _Run(
+                csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
+            )
             batch = asyncio.run(work.all())
         except (_Interrupted, KeyboardInterrupt):
             say(f"interrupted; nothing is lost. To go on: {again_command}")

@@ -150,21 +150,29 @@ class Follower:
 
 def guard_production(settings: Settings, inspection: Inspection, confirm: str | None) -> None:
     """In production the number of records is typed, or it or the plan is given; else nothing happens (SPEC 6)."""
-    if confirm is None and settings.environment is not Environment.PRODUCTION:
+    refuse_unattended(settings, inspection, confirm)
+    if confirm is not None or settings.environment is not Environment.PRODUCTION:
         return
+    rows = inspection.rows
+    say(f"This deletes {rows:,} customers of merchant '{settings.merchant_id}' in production. It cannot be undone.")
+    typed = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
+    if typed.strip() != str(rows):
+        raise RefusedError(f"production: nothing was sent; the file has {rows:,} records, which is not what was typed")
+
+
+def refuse_unattended(settings: Settings, inspection: Inspection, confirm: str | None) -> None:
+    """As far as it takes nobody to decide: a confirmation that does not fit, or none where nobody can be asked."""
     rows, plan = inspection.rows, plan_id(inspection.sha256, settings.target, inspection.id_column)
-    allowed = f"--confirm {rows} or --confirm {plan}"
-    where = f"{settings.environment.value}: nothing was sent"
+    where, allowed = f"{settings.environment.value}: nothing was sent", f"--confirm {rows} or --confirm {plan}"
     if confirm is None:
-        if not sys.stdin.isatty():
+        if settings.environment is Environment.PRODUCTION and not sys.stdin.isatty():
             raise RefusedError(f"{where}; to delete {rows:,} customers, add {allowed}")
-        say(f"This deletes {rows:,} customers of merchant '{settings.merchant_id}' in production. It cannot be undone.")
-        confirm = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False) or "0"
+        return
     try:
-        confirmed = confirms(confirm, rows, plan)
+        fits = confirms(confirm, rows, plan)
     except ValueError as error:
         raise UsageError(f"--confirm: {error}") from None
-    if not confirmed:
+    if not fits:
         raise RefusedError(
             f"{where}; '{confirm.strip()}' was confirmed, but the file has {rows:,} records, and for this merchant "
             f"and environment it is {plan}; if that is what shall be deleted: {allowed}"

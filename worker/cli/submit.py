@@ -7,6 +7,7 @@ from kombu.exceptions import OperationalError
 
 from worker.cli import session
 from worker.cli.output import batch_json, emit, say
+from worker.cli.plan import announce
 from worker.domain.batches import Batch, Description, Lane
 from worker.domain.errors import RefusedError, StoreError
 from worker.intake.csv_file import CsvFile
@@ -30,8 +31,10 @@ def submit(
     """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
     settings = load_settings(environment=environment, merchant_id=merchant)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        session.guard_production(settings, csv_file.inspect(), confirm)
+        session.refuse_unattended(settings, csv_file.inspect(), confirm)
         description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference, lane)
+        announce(csv_file, settings, description, again=again)
+        session.guard_production(settings, csv_file.inspect(), confirm)
         batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:
         emit(batch_json(batch))

@@ -65,6 +65,11 @@ class Target:
     environment: Environment
     merchant: str
 
+    @property
+    def owner(self) -> str:
+        """Merchant and environment as one word: whose customers they are, whichever way leads to them."""
+        return f"{self.environment}:{self.merchant}"
+
 
 @dataclass(frozen=True, slots=True)
 class Description:

@@ -46,8 +46,5 @@ async def held_back(batches: Batches, target: Target, customer_ids: Collection[s
 
 
 def _may_hold(batch: Batch, target: Target) -> bool:
-    same = (batch.description.target.environment, batch.description.target.merchant) == (
-        target.environment,
-        target.merchant,
-    )
+    same = batch.description.target.owner == target.owner
     return same and batch.ended_at is not None and bool(batch.tally.reasons.get(Reason.ON_HOLD))
