@@ -91,6 +91,8 @@ def remove(
     settings = load_settings(environment=environment, merchant_id=merchant)
     if resubmit and settings.redis_url is None:
         raise UsageError("--resubmit needs workers elsewhere, and so EXPUNGE_REDIS_URL; nothing was released")
+    if resubmit:
+        _ = settings.upstream_prefix  # a batch is bound to its upstream, so one must be set
     customers = _customers(customer_id, file, column, settings)
     with session.running_redis(settings) as reachable:
         found, batch = asyncio.run(_remove(reachable, customers, resubmit, confirm))

@@ -123,6 +123,7 @@ def _rehearsal(settings: Settings, scenario: str) -> Iterator[Settings]:
         yield settings.model_copy(
             update={
                 "upstream_url": simulator.url,
+                "upstream_name": "simulator",  # its address changes, and a rehearsal goes on nevertheless
                 "upstream_path": "/customer/customer/{customer_id}",
                 "upstream_headers": {},
                 "merchant_id": settings.merchant_id or "simulated",
@@ -191,6 +192,12 @@ class _Run:
         return await self._continue(store, batch)
 
     async def _continue(self, store: Store, batch: Batch) -> Batch:
+        if batch.description.target != self._description.target:
+            theirs, ours = batch.description.target.upstream, self._description.target.upstream
+            raise RefusedError(
+                f"batch {batch.id} of this file is for upstream {theirs}, and what is set now is {ours}; set "
+                f"EXPUNGE_UPSTREAM_URL and EXPUNGE_UPSTREAM_PATH as they were, or expunge cancel {batch.id} and --again"
+            )
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
             await control.resume(store.batches, store.feeder, batch.id)
         elif not batch.goes_on:

@@ -22,6 +22,7 @@ from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile, Inspection
 from worker.settings import Settings
 from worker.store.connection import problems, readable_errors
+from worker.store.shards import Presence
 from worker.wiring import NO_REDIS, Store, open_store, redis_url
 
 CONNECT_TIMEOUT = 5.0
@@ -111,6 +112,23 @@ async def found(store: Store, batch_id: str) -> Batch:
     if batch is None:
         raise UsageError(f"there is no batch '{batch_id}'; `expunge batches` lists them, and they expire")
     return batch
+
+
+async def serving(store: Store, batch: Batch) -> int:
+    """How many worker processes are set up for the batch, whatever this command is set up for."""
+    return await Presence(store.redis, batch.description.target).count()
+
+
+def unserved(batch: Batch, settings: Settings) -> str:
+    """What to say when nobody works on a batch that could go on."""
+    target, ours = batch.description.target, settings.target
+    needed = f"{target.environment.value}, merchant '{target.merchant}', upstream {target.upstream}"
+    if target == ours:
+        return f"no worker is running for {needed}: start `expunge worker`"
+    return (
+        f"no worker is running for {needed}, and here is set {ours.environment.value}, merchant '{ours.merchant}', "
+        f"upstream {ours.upstream or 'none'}: start `expunge worker` with the batch's"
+    )
 
 
 class Follower:

@@ -30,6 +30,7 @@ def submit(
 ) -> None:
     """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
     settings = load_settings(environment=environment, merchant_id=merchant)
+    _ = settings.upstream_prefix  # a batch is bound to its upstream, so one must be set
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
         session.refuse_unattended(settings, csv_file.inspect(), confirm)
         description = describe(csv_file.inspect(), settings.target, settings.shard_size, reference, lane)

@@ -243,6 +243,7 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes]:
     return {
         "environment": description.target.environment.value,
         "merchant": description.target.merchant,
+        "upstream": description.target.upstream,
         "source": description.source,
         "sha256": description.sha256,
         "rows": description.rows,
@@ -259,7 +260,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
     meta = {field.decode(): value.decode() for field, value in raw_meta.items()}
     tally = {field.decode(): int(count) for field, count in raw_tally.items()}
     description = Description(
-        target=Target(Environment(meta["environment"]), meta["merchant"]),
+        target=Target(Environment(meta["environment"]), meta["merchant"], meta["upstream"]),
         source=meta["source"],
         sha256=meta["sha256"],
         rows=int(meta["rows"]),

@@ -17,17 +17,17 @@ def of_batch(batch_id: str, part: str) -> str:
 
 def active(target: Target) -> str:
     """Sorted set: the batches of one target that run, urgent ones (0) before bulk (1); its workers look at these."""
-    return f"expunge:active:{target.owner}"
+    return f"expunge:active:{target.route}"
 
 
 def workers(target: Target) -> str:
     """Sorted set: a target's worker processes by the time until which they count as alive, milliseconds."""
-    return f"expunge:workers:{target.owner}"
+    return f"expunge:workers:{target.route}"
 
 
 def reconciler(target: Target) -> str:
     """The lock of the process that reconciles a target's batches."""
-    return f"expunge:reconciler:{target.owner}"
+    return f"expunge:reconciler:{target.route}"
 
 
 def holds(target: Target) -> str:
@@ -46,10 +46,10 @@ def holds_version(target: Target) -> str:
 
 
 def of_file(sha256: str, target: Target) -> str:
-    """Names the batch that was made of a file, for one target."""
+    """Names the batch that was made of a file, for one merchant and environment."""
     return f"expunge:file:{target.owner}:{sha256}"
 
 
 def of_reference(reference: str, target: Target) -> str:
-    """Names the batch that was submitted under a reference, for one target."""
+    """Names the batch that was submitted under a reference, for one merchant and environment."""
     return f"expunge:reference:{target.owner}:{reference}"

@@ -206,15 +206,16 @@ class Shards:
         Also one whose message is in the queue, behind which others wait: whoever gets the message finds it held.
         """
         answer = await self._choose(batch_id, 1, "here")
-        return int(answer[2][0]) if answer else None
+        return int(answer[3][0]) if answer else None
 
     async def feed(self, batch_id: str, window: int) -> Due | None:
         """The shards for which a message must be sent now, so that ``window`` of them are under way."""
         answer = await self._choose(batch_id, window, "")
         if not answer:
             return None
-        environment, merchant, shards = answer
-        return Due(batch_id, Target(Environment(environment.decode()), merchant.decode()), [int(raw) for raw in shards])
+        environment, merchant, upstream, shards = answer
+        target = Target(Environment(environment.decode()), merchant.decode(), upstream.decode())
+        return Due(batch_id, target, [int(raw) for raw in shards])
 
     async def _choose(self, batch_id: str, window: int, where: str) -> list[Any]:
         parts = ("meta", "shards", "parked", "holders")
