@@ -26,7 +26,7 @@ async def take_in(store: Store, path: Path) -> str:
     """Accept a file as a batch; returns its ID. Nothing is sent."""
     with CsvFile.open(path, rule=IdRule.of(), max_rows=1 << 30) as file:
         description = describe(file.inspect(), TARGET, SHARD_SIZE, None)
-        return (await accept(store.batches, file, description)).batch_id
+        return (await accept(store.batches, store.holds, file, description)).batch_id
 
 
 async def finish(store: Store, batch_id: str) -> None:

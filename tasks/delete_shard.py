@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 @app.task(name=DELETE_SHARD)
-def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str) -> None:
+def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str, upstream: str) -> None:
     """Work on a shard, then send the next messages of its batch.
 
     Nothing is returned or raised that could carry a reply or an ID. A message is a hint: however this ends, what is
@@ -29,8 +29,11 @@ def delete_shard_task(batch_id: str, shard: int, environment: str, merchant: str
     """
     if process.stopping.is_set():
         raise Reject("stopping", requeue=True)
-    if (environment, merchant) != (settings.target.environment, settings.target.merchant):
-        log.error("shard refused: this worker serves another merchant or environment", batch=batch_id, shard=shard)
+    ours = settings.target
+    if (environment, merchant, upstream) != (ours.environment, ours.merchant, ours.upstream):
+        log.error(
+            "shard refused: this worker serves another merchant, environment or upstream", batch=batch_id, shard=shard
+        )
         return
     here = process.current()
     worker = here.worker()

@@ -1,5 +1,6 @@
 """What tests of several rooms share: a Valkey server, empty at the start of every test, and batches to put into it."""
 
+import hashlib
 import os
 import secrets
 import time
@@ -23,7 +24,8 @@ from worker.store.connection import open_redis
 from worker.store.shards import Claim, Shards, Written
 from worker.wiring import Store, open_store
 
-TARGET = Target(Environment.SANDBOX, "m1")
+UPSTREAM = "tests"
+TARGET = Target(Environment.SANDBOX, "m1", hashlib.sha256(UPSTREAM.encode()).hexdigest()[:12])
 DELETED = Result(Reason.CONFIRMED, http_status=200, attempts=1)
 INVALID = Result(Reason.INVALID_ID)
 HOLDER = "t1"
@@ -69,6 +71,7 @@ def make_settings(redis_url: str, **others: Any) -> Settings:
         "broker_url": None,
         "merchant_id": TARGET.merchant,
         "environment": TARGET.environment,
+        "upstream_name": UPSTREAM,
         "rate_limit": Rate.parse("2000/s"),
         "retention_days": 30,
         "ledger_days": 365,

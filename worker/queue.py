@@ -14,7 +14,7 @@ from worker.domain.batches import Target
 from worker.domain.sentinels import SentinelAddress
 
 DELETE_SHARD = "expunge.delete_shard"
-"""The task that works on one shard: arguments batch ID, shard, environment, merchant."""
+"""The task that works on one shard: arguments batch ID, shard, environment, merchant, upstream."""
 
 SHARD_SOFT_LIMIT = 120
 """Seconds after which Celery asks a task to end; a shard's own budget is far below."""
@@ -89,7 +89,7 @@ def _as_kombu_writes(url: str) -> tuple[str, dict[str, str]]:
 
 def queue_of(target: Target) -> str:
     """The queue that a target's workers listen to: others never see its messages."""
-    return ".".join(filter(None, ("expunge", target.environment, target.merchant)))
+    return f"expunge.{target.environment}.{target.merchant}.{target.upstream}"
 
 
 class Publisher:
@@ -103,7 +103,7 @@ class Publisher:
         for shard in shards:
             self._app.send_task(
                 DELETE_SHARD,
-                args=[batch_id, shard, target.environment.value, target.merchant],
+                args=[batch_id, shard, target.environment.value, target.merchant, target.upstream],
                 ignore_result=True,
                 queue=queue_of(target),
             )

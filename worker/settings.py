@@ -3,6 +3,7 @@
 Built once in the entry points and handed down as plain values.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -139,6 +140,9 @@ class Settings(BaseSettings):
     upstream_url: str | None = Field(
         None, description="base address of the payments API, such as https://api.example.com"
     )
+    upstream_name: str = Field(
+        "", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="stands for the upstream in place of its address"
+    )
     upstream_path: Annotated[str, AfterValidator(_path_template)] = Field(
         "/customer/customer/{customer_id}", description="path of *Delete customer* below the base address"
     )
@@ -191,8 +195,10 @@ class Settings(BaseSettings):
 
     @property
     def target(self) -> Target:
-        """Whose customers, in which world."""
-        return Target(self.environment, self.merchant_id)
+        """Whose customers, in which world, by which upstream; of the latter only a digest leaves the settings."""
+        named = self.upstream_name or (self.upstream_prefix if self.upstream_url is not None else "")
+        upstream = hashlib.sha256(named.encode()).hexdigest()[:12] if named else ""
+        return Target(self.environment, self.merchant_id, upstream)
 
     @property
     def brakes(self) -> Brakes:

@@ -19,6 +19,7 @@ from worker.settings import Settings
 from worker.store import keys
 from worker.store.batches import Batches
 from worker.store.connection import open_redis
+from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.shards import Presence, Shards
 from worker.upstream.client import Endpoint, open_client
@@ -39,6 +40,7 @@ class Store:
     batches: Batches
     shards: Shards
     ledger: Ledger
+    holds: Holds
     presence: Presence
     feeder: Feeder
     digester: Digester
@@ -68,14 +70,15 @@ def broker_url(settings: Settings) -> str:
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the results store; its first command may raise ``RedisError``."""
     async with open_redis(redis_url(settings)) as redis:
-        digester = Digester(await _digest_key(redis, settings), _scope(settings))
+        digester = Digester(await _digest_key(redis, settings), settings.target.owner)
         ledger = Ledger(redis, digester, settings.ledger_days)
         batches = Batches(redis, settings.retention_days, settings.replicas)
-        shards = Shards(redis, ledger, settings.retention_days, settings.replicas)
+        holds = Holds(redis, settings.target, settings.replicas)
+        shards = Shards(redis, ledger, holds, settings.retention_days, settings.replicas)
         presence = Presence(redis, settings.target)
         publisher = Publisher(celery_app(broker_url(settings)))
         feeder = Feeder(batches, shards, presence, publisher, settings.target)
-        yield Store(redis, batches, shards, ledger, presence, feeder, digester)
+        yield Store(redis, batches, shards, ledger, holds, presence, feeder, digester)
 
 
 @asynccontextmanager
@@ -98,6 +101,7 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
             batches=store.batches,
             shards=store.shards,
             ledger=store.ledger,
+            holds=store.holds,
             pacer=pacer,
             client=client,
             digester=store.digester,
@@ -116,14 +120,10 @@ def _headers(settings: Settings) -> dict[str, str]:
     return headers
 
 
-def _scope(settings: Settings) -> str:
-    return f"{settings.environment.value}:{settings.merchant_id}"
-
-
 def _pace_scope(settings: Settings) -> str:
     """Workers share a limit if they call the same address for the same merchant and environment."""
     address = hashlib.sha256(settings.upstream_prefix.encode()).hexdigest()[:12]
-    return f"{_scope(settings)}:{address}"
+    return f"{settings.target.owner}:{address}"
 
 
 async def _digest_key(redis: Redis, settings: Settings) -> bytes:

@@ -23,6 +23,7 @@ class Case:
 
 MANY = {"EXPUNGE_CONCURRENCY": "many"}
 UPSTREAM = {"EXPUNGE_UPSTREAM_URL": "http://127.0.0.1:9"}
+NO_REDIS = {"EXPUNGE_REDIS_URL": "redis://127.0.0.1:9/0"}
 CASES = {
     "no file": Case(("run", "nope.csv", "--simulate"), 2, ("nope.csv", "does not exist")),
     "a folder": Case(("run", ".", "--simulate"), 2, ("directory",)),
@@ -50,9 +51,9 @@ CASES = {
     "report over the input": Case(("run", "in.csv", "--simulate", "--out", "./in.csv"), 2, ("--out", "is the input")),
     "unknown option": Case(("run", "in.csv", "--fast"), 2, ("--fast",)),
     "no Redis": Case(
-        ("submit", "in.csv"), 2, ("127.0.0.1:9", "EXPUNGE_REDIS_URL"), environment={"EXPUNGE_REDIS_URL": "redis://127.0.0.1:9/0"}
+        ("submit", "in.csv"), 2, ("127.0.0.1:9", "EXPUNGE_REDIS_URL"), environment=UPSTREAM | NO_REDIS
     ),
-    "no Redis set": Case(("submit", "in.csv"), 2, ("EXPUNGE_REDIS_URL",)),
+    "no Redis set": Case(("submit", "in.csv"), 2, ("EXPUNGE_REDIS_URL",), environment=UPSTREAM),
     "worker without upstream": Case(("worker",), 2, ("EXPUNGE_UPSTREAM_URL",)),
     "no such batch": Case(("status", "nope"), 2, ("EXPUNGE_REDIS_URL",)),
     "production": Case(("run", "in.csv", "--environment", "production"), 4, ("--confirm 2",), environment=UPSTREAM),
@@ -61,7 +62,7 @@ CASES = {
     ),
     "production submit": Case(
         ("submit", "in.csv", "--environment", "production"), 4, ("--confirm 2",),
-        environment={"EXPUNGE_REDIS_URL": "redis://127.0.0.1:9/0"},
+        environment=UPSTREAM | NO_REDIS,
     ),
     "too many rows": Case(
         ("run", "in.csv", "--simulate"), 4, ("EXPUNGE_MAX_BATCH",), environment={"EXPUNGE_MAX_BATCH": "1"}
@@ -100,6 +101,7 @@ def guarded_redis(tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_redis_that_asks_for_a_password_is_one_line(expunge: Expunge, guarded_redis: str) -> None:
+    expunge.environment |= UPSTREAM
     expunge.csv(["c1"], "in.csv")
     for user in ("", ":wrong-77aa@"):
         ended = expunge("submit", "in.csv", EXPUNGE_REDIS_URL=f"redis://{user}{guarded_redis}/0")

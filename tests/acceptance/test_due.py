@@ -28,7 +28,10 @@ def test_status_says_whether_the_present_pace_meets_the_deadline(
     expunge: Expunge, make_ids: MakeIds, redis_server: str
 ) -> None:
     """Nothing was sent yet, so the pace is the rate: 360 records take six minutes at one a second."""
-    expunge.environment |= {"EXPUNGE_REDIS_URL": redis_server, "EXPUNGE_RATE_LIMIT": "1/s"}
+    nobody = "http://127.0.0.1:9"
+    expunge.environment |= {
+        "EXPUNGE_REDIS_URL": redis_server, "EXPUNGE_UPSTREAM_URL": nobody, "EXPUNGE_RATE_LIMIT": "1/s"
+    }  # fmt: skip
     soon = (datetime.now(UTC) + timedelta(minutes=4)).strftime("%Y-%m-%dT%H:%M:%SZ")
     late = expunge("submit", expunge.csv(make_ids(360)), "--due", soon).stdout.strip()
     found = json.loads(expunge("status", late, "--json").stdout)

@@ -47,7 +47,9 @@ async def submitted(
     again: bool = False,
 ) -> Accepted:
     with opened(path) as file:
-        return await accept(store.batches, file, described(file, shard_size, reference, target), again=again)
+        return await accept(
+            store.batches, store.holds, file, described(file, shard_size, reference, target), again=again
+        )
 
 
 def file_of(count: int, prefix: str = "c") -> str:
@@ -117,13 +119,13 @@ async def test_a_file_that_changed_since_it_was_checked_leaves_nothing(
         description = described(file, 2)
         write(becomes)
         with pytest.raises(InputError):
-            await accept(store.batches, file, description)
+            await accept(store.batches, store.holds, file, description)
     assert await all_keys(store.redis) == []
 
 
 async def test_a_submission_that_is_broken_off_leaves_nothing(store: Store, write: Write) -> None:
     with opened(write(file_of(20_000))) as file:
-        work = asyncio.create_task(accept(store.batches, file, described(file, 10)))
+        work = asyncio.create_task(accept(store.batches, store.holds, file, described(file, 10)))
         async with asyncio.timeout(10):
             while not await all_keys(store.redis):  # noqa: ASYNC110 - nothing tells us when
                 await asyncio.sleep(0)

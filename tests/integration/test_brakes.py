@@ -52,7 +52,7 @@ RUNNING = (BatchState.RUNNING, None)
 async def test_half_of_a_hundred_that_end_badly_pause_the_batch_with_the_numbers(store: Store, reason: Reason) -> None:
     batch_id = await batch_of(store, SIZE)
     assert (await write(store, batch_id, [DELETED] * 50 + [reason] * 49)).standing is Standing.RUNNING
-    assert await write(store, batch_id, [reason], 99) == Recorded(True, Standing.PAUSED)
+    assert await write(store, batch_id, [reason], 99) == Recorded(True, Standing.PAUSED, holds="0")
     batch = await existing(store.batches, batch_id)
     assert (batch.state, batch.state_reason) == (BatchState.PAUSED, StateReason.FAILURE_THRESHOLD)
     assert batch.tripped == Tripped(Despite.FAILURE_THRESHOLD, 50, 100, 0.5, canary=False)

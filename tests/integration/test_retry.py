@@ -10,12 +10,14 @@ from tests.integration.conftest import Open
 from worker.domain.batches import Batch, BatchState, Lane
 from worker.domain.brakes import Brakes
 from worker.domain.errors import RefusedError
+from worker.domain.holds import Term
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, Result
 from worker.pipeline.delete_shard import delete_shard
-from worker.pipeline.retry import retry
+from worker.pipeline.retry import describe, retry
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store import keys
+from worker.store.batches import Accepted
 from worker.store.shards import Written
 from worker.wiring import Store
 
@@ -33,9 +35,12 @@ async def ended(store: Store, reasons: Mapping[str, Reason], size: int = 500) ->
     return await existing(store.batches, batch_id)
 
 
+async def asked(store: Store, batch: Batch, most: int = 500) -> Accepted:
+    return await retry(store.batches, store.holds, batch, describe(batch, most, Brakes()))
+
+
 async def retried(store: Store, batch: Batch, most: int = 500) -> Batch:
-    accepted = await retry(store.batches, batch, most, Brakes())
-    return await existing(store.batches, accepted.batch_id)
+    return await existing(store.batches, (await asked(store, batch, most)).batch_id)
 
 
 async def test_exactly_the_retryable_records_are_taken_in_their_order(store: Store) -> None:
@@ -65,7 +70,7 @@ async def test_both_batches_name_each_other(store: Store) -> None:
 
 async def test_asked_twice_it_is_the_same_batch(store: Store) -> None:
     old = await ended(store, {"a": Reason.NO_CONNECTION})
-    first, second = [await retry(store.batches, old, 500, Brakes()) for _ in range(2)]
+    first, second = [await asked(store, old) for _ in range(2)]
     assert first.batch_id == second.batch_id
     assert (first.known_by, second.known_by) == (None, "file")
 
@@ -91,13 +96,13 @@ async def test_a_batch_that_has_not_ended_is_refused(store: Store) -> None:
         if state is BatchState.CANCELLED:
             await store.batches.move(batch_id, BatchState.RUNNING, state)
         with pytest.raises(RefusedError, match=f"batch {batch_id} is {state.value}: it can be retried when"):
-            await retry(store.batches, await existing(store.batches, batch_id), 500, Brakes())
+            await asked(store, await existing(store.batches, batch_id))
 
 
 async def test_a_batch_of_which_nothing_can_be_retried_is_refused(store: Store) -> None:
     old = await ended(store, {reason.text: reason for reason in Reason if not reason.retryable})
     with pytest.raises(RefusedError, match="nothing of batch"):
-        await retry(store.batches, old, 500, Brakes())
+        await asked(store, old)
     assert len(await store.batches.recent(10)) == 1
 
 
@@ -121,6 +126,14 @@ async def test_a_doubt_of_the_earlier_batch_stays_when_the_retry_fails(worker: O
     await delete_shard(ours.tools, made.id, 0)
     assert await outcomes(ours.store.batches, made.id) == {"a": "unreadable_reply", "b": "redirected"}
     assert [line.result.attempts for line in await lines(ours.store.batches, made.id) if line.result] == [1, 1]
+
+
+async def test_who_is_on_hold_when_a_batch_is_retried_is_left_out_and_a_doubt_is_still_said(store: Store) -> None:
+    await store.holds.add(["a", "b"], Term("litigation 12"), replace=False)
+    made = await retried(store, await ended(store, {"a": Reason.NO_ANSWER, "b": Reason.ON_HOLD, "c": Reason.ON_HOLD}))
+    assert await outcomes(store.batches, made.id) == {"a": "no_answer", "b": "on_hold", "c": None}
+    notes = [line.result.note for line in await lines(store.batches, made.id) if line.result]
+    assert notes == ["not sent again, since it is on hold: litigation 12", "litigation 12"]
 
 
 async def test_doubts_are_kept_as_long_as_the_batch_and_no_longer(store: Store) -> None:

@@ -11,11 +11,11 @@ import pytest
 from worker.domain.batches import StateReason
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History, Result
-from worker.pipeline.attempts import Attempt, Later, Outage, RetryPolicy, cancelled
+from worker.pipeline.attempts import Attempt, Later, OnHold, Outage, RetryPolicy, cancelled, held
 from worker.upstream.reply import Facts
 from worker.upstream.verdict import Gone, Refused, Retry, Settled, Verdict
 
-Ended: TypeAlias = Result | Refused | Later
+Ended: TypeAlias = Result | Refused | Later | OnHold
 
 POLICY = RetryPolicy(max_attempts=5)
 FRESH = History()
@@ -36,11 +36,11 @@ RATE_LIMITED = Retry(Reason.RATE_LIMITED, Facts(http_status=429), throttled=True
 class Script:
     """Verdicts that come one after the other; one attempt more than there are verdicts is an error."""
 
-    def __init__(self, *verdicts: Verdict | Later) -> None:
+    def __init__(self, *verdicts: Verdict | Later | OnHold) -> None:
         self._left = list(verdicts)
         self.calls = 0
 
-    async def __call__(self) -> Verdict | Later:
+    async def __call__(self) -> Verdict | Later | OnHold:
         self.calls += 1
         return self._left.pop(0)
 
@@ -72,7 +72,7 @@ async def run(
     return await policy.run(attempt, history, until, asyncio.sleep, outage)
 
 
-async def ended(*verdicts: Verdict | Later, history: History = FRESH, policy: RetryPolicy = POLICY) -> Ended:
+async def ended(*verdicts: Verdict | Later | OnHold, history: History = FRESH, policy: RetryPolicy = POLICY) -> Ended:
     """How a record ends whose attempts end so; every verdict must be used."""
     script = Script(*verdicts)
     result, _ = await run(policy, script, history, FOREVER)
@@ -80,7 +80,7 @@ async def ended(*verdicts: Verdict | Later, history: History = FRESH, policy: Re
     return result
 
 
-async def reason_of(*verdicts: Verdict | Later, history: History = FRESH) -> Reason:
+async def reason_of(*verdicts: Verdict | Later | OnHold, history: History = FRESH) -> Reason:
     result = await ended(*verdicts, history=history)
     assert isinstance(result, Result)
     return result.reason
@@ -130,7 +130,7 @@ async def test_what_is_settled_is_not_tried_again(verdict: Verdict) -> None:
 async def test_an_error_of_ours_is_not_swallowed_as_an_attempt() -> None:
     verdicts = iter([SERVER_ERROR])
 
-    async def attempt() -> Verdict | Later:
+    async def attempt() -> Verdict | Later | OnHold:
         if verdict := next(verdicts, None):
             return verdict
         raise LookupError("ours")
@@ -228,15 +228,15 @@ async def test_a_result_keeps_what_the_last_reply_said() -> None:
 # --- what is no attempt ---
 
 
-@pytest.mark.parametrize("verdict", [REFUSED, LATER])
-async def test_a_refusal_of_credentials_or_a_stop_counts_no_attempt(verdict: Refused | Later) -> None:
+@pytest.mark.parametrize("verdict", [REFUSED, LATER, OnHold("litigation 12")])
+async def test_a_refusal_of_credentials_or_a_stop_counts_no_attempt(verdict: Refused | Later | OnHold) -> None:
     history = History(2, Doubt.UNANSWERED, Reason.NO_ANSWER)
     assert await run(POLICY, Script(verdict), history, FOREVER) == (verdict, history)
 
 
-@pytest.mark.parametrize("verdict", [REFUSED, LATER])
+@pytest.mark.parametrize("verdict", [REFUSED, LATER, OnHold("litigation 12")])
 async def test_a_refusal_of_credentials_or_a_stop_ends_the_tries_and_keeps_those_made(
-    verdict: Refused | Later,
+    verdict: Refused | Later | OnHold,
 ) -> None:
     script = Script(NO_ANSWER, SERVER_ERROR, verdict)
     assert await run(POLICY, script, FRESH, FOREVER) == (
@@ -333,7 +333,7 @@ async def test_during_an_outage_no_record_ends_for_having_used_up_its_attempts()
     assert isinstance(result, Result), "what is settled is settled"
 
 
-# --- a record whose batch is cancelled ---
+# --- a record whose batch is cancelled, or whose customer is on hold ---
 
 
 @pytest.mark.parametrize(
@@ -347,8 +347,11 @@ async def test_during_an_outage_no_record_ends_for_having_used_up_its_attempts()
         (History(0, Doubt.INTERRUPTED), Reason.NO_ANSWER),
     ],
 )
-def test_a_cancelled_record_is_skipped_only_if_it_was_not_executed(history: History, reason: Reason) -> None:
+def test_a_cancelled_or_held_record_is_skipped_only_if_it_was_not_executed(history: History, reason: Reason) -> None:
     assert cancelled(history) == Result(reason, attempts=history.attempts)
+    on_hold = held("litigation 12", history)
+    assert on_hold.reason is (Reason.ON_HOLD if reason is Reason.CANCELLED else reason)
+    assert (on_hold.note or "").endswith("litigation 12")
 
 
 # --- a record taken up again ---
@@ -365,7 +368,7 @@ async def test_a_record_handed_back_again_and_again_has_no_more_attempts_than_an
     calls, history = 0, FRESH
     result: Ended | None = None
 
-    async def attempt() -> Verdict | Later:
+    async def attempt() -> Verdict | Later | OnHold:
         nonlocal calls
         calls += 1
         return retry_after(60.0)

@@ -1,4 +1,4 @@
-"""Deadlines: how they are written, and whether a batch's pace meets one (SPEC 5)."""
+"""Moments: how they are written, and whether a batch's pace meets one that is its deadline (SPEC 5)."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import describe
 from worker.domain.batches import Batch, BatchState, StateReason, Tally
-from worker.domain.deadlines import expected_end, is_on_time, months_after, parse_due
+from worker.domain.deadlines import expected_end, is_on_time, months_after, parse_moment
 from worker.domain.outcomes import Reason
 
 NOW = datetime(2026, 1, 31, 12, 30, tzinfo=UTC)
@@ -16,10 +16,10 @@ RATE = 50.0
 
 
 @pytest.mark.parametrize(
-    ("text", "due"),
+    ("text", "moment"),
     [
-        ("2026-02-01", "2026-02-01T23:59:59+00:00"),
-        ("2026-01-31", "2026-01-31T23:59:59+00:00"),
+        ("2026-02-01", "2026-02-01T23:59:59.999000+00:00"),
+        ("2026-01-31", "2026-01-31T23:59:59.999000+00:00"),
         ("2026-01-31T12:30:01Z", "2026-01-31T12:30:01+00:00"),
         ("2026-01-31t14:00:00+01:00", "2026-01-31T13:00:00+00:00"),
         (" 2026-12-24 18:00Z ", "2026-12-24T18:00:00+00:00"),
@@ -28,14 +28,14 @@ RATE = 50.0
         ("+3months", "2026-04-30T12:30:00+00:00"),
     ],
 )
-def test_a_deadline_is_a_day_a_time_or_a_span(text: str, due: str) -> None:
-    assert parse_due(text, NOW).isoformat() == due
+def test_a_moment_is_the_last_of_a_day_a_time_or_the_end_of_a_span(text: str, moment: str) -> None:
+    assert parse_moment(text, NOW).isoformat() == moment
 
 
 @pytest.mark.parametrize("text", ["2026-01-30", "2026-01-31T12:30:00Z", "2026-01-31T13:00:00+01:00", "1999-12-31"])
-def test_a_deadline_in_the_past_is_refused(text: str) -> None:
+def test_a_moment_in_the_past_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"^is in the past$"):
-        parse_due(text, NOW)
+        parse_moment(text, NOW)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_a_deadline_in_the_past_is_refused(text: str) -> None:
         "0000-01-01",
     ],
 )
-def test_what_is_no_deadline_is_refused_with_the_forms_that_are(text: str) -> None:
+def test_what_is_no_moment_is_refused_with_the_forms_that_are(text: str) -> None:
     with pytest.raises(ValueError, match=r"^write a day \(2026-12-24\), a time .*, or a span from now"):
-        parse_due(text, NOW)
+        parse_moment(text, NOW)
 
 
 @pytest.mark.parametrize(

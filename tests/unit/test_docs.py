@@ -136,9 +136,10 @@ def section_of(command: str) -> str:
 def options_of(command: str) -> Iterator[str]:
     found = COMMANDS[command]
     assert found is not None
-    for parameter in found.params:
-        if parameter.param_type_name == "option":
-            yield from (option for option in parameter.opts if option != "--help")
+    for each in (found, *vars(found).get("commands", {}).values()):  # of a group, also those of its own commands
+        for parameter in each.params:
+            if parameter.param_type_name == "option":
+                yield from (option for option in parameter.opts if option != "--help")
 
 
 def test_every_option_that_is_documented_exists() -> None:

@@ -55,6 +55,7 @@ def test_the_defaults_are_those_of_the_spec() -> None:
         "broker_url": None,
         "replicas": 0,
         "upstream_url": None,
+        "upstream_name": "",
         "upstream_path": "/customer/customer/{customer_id}",
         "upstream_headers": {},
         "upstream_ca_file": None,
@@ -158,6 +159,17 @@ def test_an_option_comes_before_the_variable_and_an_option_not_given_does_not(
 def test_a_worker_serves_the_merchant_and_environment_of_its_settings() -> None:
     settings = load_settings(merchant_id="m1", environment="production")
     assert settings.target == Target(Environment.PRODUCTION, "m1")
+
+
+def test_a_worker_serves_the_upstream_of_its_settings_by_address_and_path_or_by_its_name() -> None:
+    def upstream(url: str, **others: str) -> str:
+        return load_settings(upstream_url=url, **others).target.upstream
+
+    assert re.fullmatch("[0-9a-f]{12}", upstream("https://h"))
+    assert upstream("https://h") == upstream("https://h/")
+    others = [upstream("https://h2"), upstream("https://h/api"), upstream("https://h", upstream_path="/{customer_id}")]
+    assert len({upstream("https://h"), *others}) == 4
+    assert upstream("https://h", upstream_name="psp") == upstream("https://h2", upstream_name="psp") not in others
 
 
 @pytest.mark.parametrize(

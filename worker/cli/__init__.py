@@ -31,11 +31,12 @@ _MODULES = {
     "resume": "batches",
     "cancel": "batches",
     "retry": "retry",
+    "hold": "hold",
     "worker": "worker",
     "simulator": "simulator",
     "doctor": "doctor",
 }
-"""The module of each command; the function has the command's name."""
+"""The module of each command; the function has the command's name. ``SUBCOMMANDS`` of a module are a group's."""
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -48,7 +49,13 @@ class _Commands(TyperGroup):
             return None
         module = import_module(f"worker.cli.{_MODULES[cmd_name]}")
         one = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
-        one.command(cmd_name)(getattr(module, cmd_name))
+        function = getattr(module, cmd_name)
+        if subcommands := getattr(module, "SUBCOMMANDS", None):
+            one.callback(no_args_is_help=True)(function)
+            for name, subcommand in subcommands.items():
+                one.command(name)(subcommand)
+        else:
+            one.command(cmd_name)(function)
         return typer.main.get_command(one)
 
     def format_commands(self, ctx: "Context", formatter: "HelpFormatter") -> None:

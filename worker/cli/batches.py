@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated
 
 import typer
+from redis.exceptions import RedisError
 
 from worker.cli import session
 from worker.cli.output import (
@@ -44,7 +45,8 @@ def status(batch_id: session.BatchId, json: session.Json = False, simulate: sess
 
         async def read() -> tuple[Batch, int]:
             async with session.opened_store(reachable) as store:
-                return await session.found(store, batch_id), await store.presence.count()
+                found = await session.found(store, batch_id)
+                return found, await session.serving(store, found)
 
         batch, workers = asyncio.run(read())
     expected = expected_end(batch, settings.rate_limit.sustained, time.time())
@@ -54,13 +56,15 @@ def status(batch_id: session.BatchId, json: session.Json = False, simulate: sess
         return
     _print_status(batch, expected)
     if batch.goes_on and not workers and not simulate:
-        say("no worker is running: start `expunge worker`")
+        say(session.unserved(batch, settings))
 
 
 def _print_status(batch: Batch, expected: float | None) -> None:
     description = batch.description
     typer.echo(f"batch {batch.id}: {state_of(batch)}")
-    typer.echo(f"  {description.source}, {description.rows:,} rows, {description.target.environment.value}")
+    target = description.target
+    whose = f"{target.environment.value}, merchant '{target.merchant}', upstream {target.upstream}"
+    typer.echo(f"  {description.source}, {description.rows:,} rows, {whose}")
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
     if description.due is not None:
@@ -97,13 +101,16 @@ def watch(batch_id: session.BatchId, json: session.Json = False, simulate: sessi
 
         async def until_ended() -> Batch:
             async with session.opened_store(reachable) as store:
-                batch = await session.found(store, batch_id)
+                batch, told = await session.found(store, batch_id), simulate
                 follower = session.Follower(store, session.embedded_home(settings, simulate=simulate))
                 with ProgressDisplay() as display:
                     while batch.goes_on:
                         display.show(batch)
                         await asyncio.sleep(_POLL)
                         batch = await follower.look(batch)
+                        if not told and batch.goes_on and not await _served(store, batch):
+                            say(session.unserved(batch, settings))
+                            told = True
                 return batch
 
         batch = asyncio.run(until_ended())
@@ -114,6 +121,14 @@ def watch(batch_id: session.BatchId, json: session.Json = False, simulate: sessi
         if batch.state_reason is not None:
             say(f"paused: {_pause_of(batch)}")
     raise typer.Exit(exit_code(batch))
+
+
+async def _served(store: Store, batch: Batch) -> bool:
+    """Whether anybody works on it, as far as Redis can tell."""
+    try:
+        return await session.serving(store, batch) > 0
+    except RedisError:
+        return True
 
 
 def batches(

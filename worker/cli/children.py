@@ -93,6 +93,7 @@ def _as_environment(settings: Settings) -> Mapping[str, str]:
         "redis_url": settings.redis_url.get_secret_value() if settings.redis_url else "",
         "broker_url": settings.broker_url.get_secret_value() if settings.broker_url else "",
         "upstream_url": settings.upstream_url or "",
+        "upstream_name": settings.upstream_name,
         "upstream_path": settings.upstream_path,
         "upstream_headers": json.dumps(
             {name: value.get_secret_value() for name, value in settings.upstream_headers.items()}

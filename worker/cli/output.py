@@ -41,6 +41,7 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "state_reason": batch.state_reason.value if batch.state_reason else None,
         "environment": description.target.environment.value,
         "merchant": description.target.merchant,
+        "upstream": description.target.upstream,
         "reference": description.reference,
         "lane": description.lane.value,
         "source": description.source,

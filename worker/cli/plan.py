@@ -7,12 +7,13 @@ from typing import Any
 import typer
 
 from worker.cli import session
-from worker.cli.output import duration, emit
-from worker.domain.errors import UsageError
-from worker.intake.csv_file import CsvFile
+from worker.cli.output import duration, emit, say
+from worker.domain.batches import Description
+from worker.domain.plans import plan_id
+from worker.embedded import has_data
+from worker.intake.csv_file import CsvFile, Inspection
+from worker.pipeline.plan import Known, look_up
 from worker.settings import Settings, load_settings
-from worker.store.connection import readable_errors
-from worker.wiring import open_store, redis_url
 
 
 def plan(
@@ -27,24 +28,58 @@ def plan(
     """Check a file and say what a run of it would do. Sends nothing."""
     settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        result = _plan(csv_file, settings)
+        result = _as_json(csv_file.inspect(), settings, _known(csv_file, settings))
     if json:
         emit(result)
         return
     for name, value in result.items():
         if name != "invalid_lines":
-            typer.echo(f"{name.replace('_', ' '):<18}{_shown(name, value)}")
+            typer.echo(f"{_words(name):<18}{_shown(name, value)}")
     for invalid in result["invalid_lines"]:
         typer.echo(f"  line {invalid['line']}: {invalid['problem']}")
     if len(result["invalid_lines"]) < result["invalid"]:
         typer.echo(f"  and {result['invalid'] - len(result['invalid_lines']):,} more")
 
 
-def _plan(csv_file: CsvFile, settings: Settings) -> dict[str, Any]:
-    inspection = csv_file.inspect()
-    earlier = asyncio.run(_deleted_earlier(csv_file, settings))
-    to_send = inspection.valid - (earlier or 0)
+def _known(csv_file: CsvFile, settings: Settings) -> Known | None:
+    """``None`` where there is no store to ask."""
+    home = session.embedded_home(settings, simulate=False)
+    if home is not None and not has_data(home):
+        return None
+    with session.running_redis(settings) as reachable:
+        return asyncio.run(_ask(csv_file, reachable))
+
+
+async def _ask(
+    csv_file: CsvFile, settings: Settings, new: Description | None = None, again: bool = False
+) -> Known | None:
+    """``None`` if ``new`` is none: its file or reference is known."""
+    async with session.opened_store(settings) as store:
+        if new is not None and (known := await store.batches.known(new)) and not (known.known_by == "file" and again):
+            return None
+        ids = (row.customer_id for row in csv_file.rows() if row.reason is None)
+        return await look_up(store.batches, store.holds, store.ledger, ids, settings.target, time.time())
+
+
+def announce(csv_file: CsvFile, settings: Settings, description: Description, *, again: bool) -> None:
+    """The first step of a submission: what it is about to do, on one line, unless it exists already."""
+    known = asyncio.run(_ask(csv_file, settings, description, again))
+    if known is not None:
+        say(_line(csv_file.inspect(), settings, known))
+
+
+def _line(inspection: Inspection, settings: Settings, known: Known) -> str:
+    planned = _as_json(inspection, settings, known)
+    special = ("invalid", "duplicates", "on_hold", "deleted_earlier")
+    counts = [f"{inspection.rows:,} rows", *(f"{planned[name]:,} {_words(name)}" for name in special if planned[name])]
+    takes = f"{planned['to_send']:,} to send in about {duration(planned['seconds'])} at {settings.rate_limit}"
+    return f"{planned['plan']}: {', '.join(counts)}; {takes}; {_compared(known)}"
+
+
+def _as_json(inspection: Inspection, settings: Settings, known: Known | None) -> dict[str, Any]:
+    to_send = inspection.valid - (known.on_hold + known.deleted_earlier if known else 0)
     return {
+        "plan": plan_id(inspection.sha256, settings.target, inspection.id_column),
         "source": inspection.source,
         "sha256": inspection.sha256,
         "environment": settings.environment.value,
@@ -54,26 +89,27 @@ def _plan(csv_file: CsvFile, settings: Settings) -> dict[str, Any]:
         "valid": inspection.valid,
         "invalid": inspection.invalid,
         "duplicates": inspection.duplicates,
-        "deleted_earlier": earlier,
+        "on_hold": known.on_hold if known else None,
+        "deleted_earlier": known.deleted_earlier if known else None,
         "to_send": to_send,
         "rate": str(settings.rate_limit),
         "seconds": round(to_send / settings.rate_limit.sustained, 1),
+        "earlier": {"batches": known.batches, "largest": known.largest} if known else None,
         "invalid_lines": [{"line": line, "problem": problem} for line, problem in inspection.invalid_samples],
     }
 
 
-async def _deleted_earlier(csv_file: CsvFile, settings: Settings) -> int | None:
-    """How many the ledger knows; ``None`` where there is no store to ask."""
-    try:
-        with session.running_redis(settings) as reachable, readable_errors(redis_url(reachable)):
-            async with open_store(reachable) as store:
-                return await store.ledger.count_known(
-                    (row.customer_id for row in csv_file.rows() if row.reason is None), time.time()
-                )
-    except UsageError:
-        if settings.redis_url is not None:
-            raise
-        return None
+def _compared(known: Known) -> str:
+    """How the file compares with the batches before it."""
+    if not known.batches:
+        return "the first batch of this merchant and environment"
+    if known.batches == 1:
+        return f"the batch before had {known.largest:,} rows"
+    return f"the largest of the last {known.batches} batches had {known.largest:,} rows"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _shown(name: str, value: Any) -> str:
@@ -81,4 +117,6 @@ def _shown(name: str, value: Any) -> str:
         return "unknown (no results store yet)"
     if name == "seconds":
         return duration(value)
+    if name == "earlier":
+        return _compared(Known(0, 0, **value))
     return f"{value:,}" if isinstance(value, int) else str(value)

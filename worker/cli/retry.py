@@ -27,18 +27,16 @@ def retry(batch_id: session.BatchId, confirm: session.Confirm = None, json: sess
         typer.echo(made.id)
 
 
-async def _retry(settings: Settings, batch_id: str, confirm: int | None) -> Batch:
+async def _retry(settings: Settings, batch_id: str, confirm: str | None) -> Batch:
     async with session.opened_store(settings) as store:
         old = await session.found(store, batch_id)
-        target = old.description.target
-        settings = settings.model_copy(update={"environment": target.environment, "merchant_id": target.merchant})
-        session.guard_production(settings, pipeline.retryable(old), confirm)
-        accepted = await pipeline.retry(store.batches, old, settings.shard_size, settings.brakes)
+        description = pipeline.describe(old, settings.shard_size, settings.brakes)
+        session.guard_production(description, confirm)
+        accepted = await pipeline.retry(store.batches, store.holds, old, description)
         made = await session.found(store, accepted.batch_id)
         if accepted.known_by is not None:
             say(f"batch {old.id} was retried before: this is batch {made.id} ({made.state.value})")
         else:
             await feed(store, made)
-            if not await store.presence.count():
-                say("accepted, but no worker is running: start `expunge worker`")
+            await session.say_if_unserved(store, made, settings)
         return made

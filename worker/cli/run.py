@@ -18,6 +18,7 @@ from worker.cli import session
 from worker.cli.batches import exit_code
 from worker.cli.children import IDLE, STOP_TIMEOUT, Children
 from worker.cli.output import ProgressDisplay, batch_json, emit, say, state_of, tally_lines, to_go_on, why_paused
+from worker.cli.plan import announce
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
@@ -60,7 +61,7 @@ def run(
 ) -> None:
     """Delete the customers of a CSV, wait, and write what became of each; run again, it goes on where it stopped."""
     settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
-    deadline = session.due_at(due)
+    deadline = session.moment("--due", due)
     if not simulate:
         _ = settings.upstream_prefix  # refuses at once when no upstream is set
     report_path = out or default_report(file)
@@ -76,22 +77,25 @@ def run(
     check_place(report_path)
     with ExitStack() as stack:
         csv_file = stack.enter_context(session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows))
-        inspection = csv_file.inspect()
         if simulate:
             settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
-        else:
-            session.guard_production(settings, inspection.rows, confirm)
+        description = describe(
+            csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
+        )
+        if not simulate:
+            session.refuse_unattended(description, confirm)
             asyncio.run(session.check_upstream(settings))
         home = session.embedded_home(settings, simulate=simulate)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # else it would leave the server behind
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
         again_command = shlex.join(["expunge", *sys.argv[1:]])
-        description = describe(
-            inspection, settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
-        )
-        work = _Run(
-            csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
-        )
         try:
+            announce(csv_file, reachable, description, again=again)
+            if not simulate:
+                session.guard_production(description, confirm)
+            work = _Run(
+                csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
+            )
             batch = asyncio.run(work.all())
         except (_Interrupted, KeyboardInterrupt):
             say(f"interrupted; nothing is lost. To go on: {again_command}")
@@ -122,6 +126,7 @@ def _rehearsal(settings: Settings, scenario: str) -> Iterator[Settings]:
         yield settings.model_copy(
             update={
                 "upstream_url": simulator.url,
+                "upstream_name": "simulator",  # its address changes, and a rehearsal goes on nevertheless
                 "upstream_path": "/customer/customer/{customer_id}",
                 "upstream_headers": {},
                 "merchant_id": settings.merchant_id or "simulated",
@@ -190,6 +195,12 @@ class _Run:
         return await self._continue(store, batch)
 
     async def _continue(self, store: Store, batch: Batch) -> Batch:
+        if batch.description.target != self._description.target:
+            theirs, ours = batch.description.target.upstream, self._description.target.upstream
+            raise RefusedError(
+                f"batch {batch.id} of this file is for upstream {theirs}, and what is set now is {ours}; set "
+                f"EXPUNGE_UPSTREAM_URL and EXPUNGE_UPSTREAM_PATH as they were, or expunge cancel {batch.id} and --again"
+            )
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
             await control.resume(store.batches, store.feeder, batch.id)
         elif not batch.goes_on:

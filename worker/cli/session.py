@@ -16,13 +16,15 @@ from redis.exceptions import RedisError
 
 from worker.cli.output import say
 from worker.domain.batch_ids import is_batch_id
-from worker.domain.batches import Batch, Environment, Lane
-from worker.domain.deadlines import parse_due
+from worker.domain.batches import Batch, Description, Environment, Lane
+from worker.domain.deadlines import parse_moment
 from worker.domain.errors import RefusedError, UnreachableError, UsageError
+from worker.domain.plans import confirms, plan_id
 from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
 from worker.settings import Settings
 from worker.store.connection import problems, readable_errors
+from worker.store.shards import Presence
 from worker.wiring import NO_REDIS, Store, open_store, redis_url
 
 CONNECT_TIMEOUT = 5.0
@@ -53,7 +55,8 @@ Due: TypeAlias = Annotated[
     typer.Option(metavar="DATE", help="When it is to be done: 2026-12-24, 2026-12-24T18:00:00Z, +30d or +1month."),
 ]
 Confirm: TypeAlias = Annotated[
-    int | None, typer.Option(metavar="N", help="In production: exactly the number of records, instead of typing it.")
+    str | None,
+    typer.Option(metavar="N|PLAN", help="In production: exactly the number of records, or the ID of the plan."),
 ]
 Again: TypeAlias = Annotated[bool, typer.Option("--again", help="Take a file that was taken before.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout (docs/json.md).")]
@@ -117,14 +120,37 @@ async def found(store: Store, batch_id: str) -> Batch:
     return batch
 
 
-def due_at(text: str | None) -> float | None:
-    """The deadline in seconds since the epoch; raises ``UsageError`` for what is none, or is past."""
+def moment(option: str, text: str | None) -> float | None:
+    """What an option says of the future, in seconds since the epoch; raises ``UsageError`` if it is none."""
     if text is None:
         return None
     try:
-        return parse_due(text, datetime.now(UTC)).timestamp()
+        return parse_moment(text, datetime.now(UTC)).timestamp()
     except ValueError as error:
-        raise UsageError(f"--due: '{text}': {error}") from None
+        raise UsageError(f"{option}: '{text}': {error}") from None
+
+
+async def serving(store: Store, batch: Batch) -> int:
+    """How many worker processes are set up for the batch, whatever this command is set up for."""
+    return await Presence(store.redis, batch.description.target).count()
+
+
+async def say_if_unserved(store: Store, batch: Batch, settings: Settings) -> None:
+    """Behind a submission: it is accepted, but nobody works on it."""
+    if not await serving(store, batch):
+        say(f"accepted, but {unserved(batch, settings)}")
+
+
+def unserved(batch: Batch, settings: Settings) -> str:
+    """What to say when nobody works on a batch that could go on."""
+    target, ours = batch.description.target, settings.target
+    needed = f"{target.environment.value}, merchant '{target.merchant}', upstream {target.upstream}"
+    if target == ours:
+        return f"no worker is running for {needed}: start `expunge worker`"
+    return (
+        f"no worker is running for {needed}, and here is set {ours.environment.value}, merchant '{ours.merchant}', "
+        f"upstream {ours.upstream or 'none'}: start `expunge worker` with the batch's"
+    )
 
 
 class Follower:
@@ -162,20 +188,36 @@ class Follower:
         self._away = True
 
 
-def guard_production(settings: Settings, rows: int, confirm: int | None) -> None:
-    """In production the number of records is typed or given; else nothing happens (SPEC 6)."""
-    if confirm is None and settings.environment is not Environment.PRODUCTION:
+def guard_production(description: Description, confirm: str | None) -> None:
+    """In production the number of records is typed, or it or the plan is given; else nothing happens (SPEC 6)."""
+    refuse_unattended(description, confirm)
+    target, rows = description.target, description.rows
+    if confirm is not None or target.environment is not Environment.PRODUCTION:
         return
+    say(f"This deletes {rows:,} customers of merchant '{target.merchant}' in production. It cannot be undone.")
+    typed = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
+    if typed.strip() != str(rows):
+        raise RefusedError(f"production: nothing was sent; there are {rows:,} records, which is not what was typed")
+
+
+def refuse_unattended(description: Description, confirm: str | None) -> None:
+    """As far as it takes nobody to decide: a confirmation that does not fit, or none where nobody can be asked."""
+    target, rows = description.target, description.rows
+    plan = plan_id(description.sha256, target, description.id_column)
+    where, allowed = f"{target.environment.value}: nothing was sent", f"--confirm {rows} or --confirm {plan}"
     if confirm is None:
-        if not sys.stdin.isatty():
-            raise RefusedError(
-                f"{settings.environment.value}: nothing was sent; to delete {rows:,} customers, add --confirm {rows}"
-            )
-        say(f"This deletes {rows:,} customers of merchant '{settings.merchant_id}' in production. It cannot be undone.")
-        answer = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
-        confirm = int(answer) if answer.strip().isascii() and answer.strip().isdigit() else -1
-    if confirm != rows:
-        raise RefusedError(f"production: nothing was sent; there are {rows:,} records, which is not what was confirmed")
+        if target.environment is Environment.PRODUCTION and not sys.stdin.isatty():
+            raise RefusedError(f"{where}; to delete {rows:,} customers, add {allowed}")
+        return
+    try:
+        fits = confirms(confirm, rows, plan)
+    except ValueError as error:
+        raise UsageError(f"--confirm: {error}") from None
+    if not fits:
+        raise RefusedError(
+            f"{where}; '{confirm.strip()}' was confirmed, but there are {rows:,} records, and for this merchant "
+            f"and environment it is {plan}; if that is what shall be deleted: {allowed}"
+        )
 
 
 async def check_upstream(settings: Settings) -> None:

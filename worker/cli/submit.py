@@ -7,6 +7,7 @@ from kombu.exceptions import OperationalError
 
 from worker.cli import session
 from worker.cli.output import batch_json, emit, say
+from worker.cli.plan import announce
 from worker.domain.batches import Batch, Description, Lane
 from worker.domain.errors import RefusedError, StoreError
 from worker.intake.csv_file import CsvFile
@@ -30,12 +31,15 @@ def submit(
 ) -> None:
     """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
     settings = load_settings(environment=environment, merchant_id=merchant)
-    deadline = session.due_at(due)
+    _ = settings.upstream_prefix  # a batch is bound to its upstream, so one must be set
+    deadline = session.moment("--due", due)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        session.guard_production(settings, csv_file.inspect().rows, confirm)
         description = describe(
             csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
         )
+        session.refuse_unattended(description, confirm)
+        announce(csv_file, settings, description, again=again)
+        session.guard_production(description, confirm)
         batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:
         emit(batch_json(batch))
@@ -53,8 +57,8 @@ async def _submit(csv_file: CsvFile, settings: Settings, description: Descriptio
             )
         if known_by == "reference":
             say(f"the reference names this batch already: {batch.id} ({batch.state.value})")
-        elif not await store.presence.count():
-            say("accepted, but no worker is running: start `expunge worker`")
+        else:
+            await session.say_if_unserved(store, batch, settings)
         return batch
 
 
@@ -62,7 +66,7 @@ async def take_in(
     store: Store, csv_file: CsvFile, description: Description, *, again: bool
 ) -> tuple[Batch, str | None]:
     """Accept a file and send its first messages; returns the batch, and by what it was known if it existed before."""
-    accepted = await accept(store.batches, csv_file, description, again=again)
+    accepted = await accept(store.batches, store.holds, csv_file, description, again=again)
     batch = await store.batches.get(accepted.batch_id)
     if batch is None:
         raise StoreError(f"batch {accepted.batch_id} has expired; try again")

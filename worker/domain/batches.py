@@ -61,10 +61,22 @@ class Environment(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whose customers are deleted, and in which world: a worker serves exactly one."""
+    """Whose customers are deleted, in which world, and by which upstream: a worker serves exactly one."""
 
     environment: Environment
     merchant: str
+    upstream: str = ""
+    """Stands for the upstream's address or name, 12 hex digits; empty where none is set, which no worker serves."""
+
+    @property
+    def owner(self) -> str:
+        """Merchant and environment as one word: whose customers they are, whichever upstream leads to them."""
+        return f"{self.environment}:{self.merchant}"
+
+    @property
+    def route(self) -> str:
+        """All of it as one word: what a worker must be set up for to work on it."""
+        return f"{self.owner}:{self.upstream}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Deadlines (SPEC 5): until when a batch is to be done, and whether it will be."""
+"""Moments in the future, as people write them, and whether a batch meets one that is its deadline (SPEC 5)."""
 
 import calendar
 import re
@@ -11,19 +11,19 @@ _FORM = "write a day (2026-12-24), a time (2026-12-24T18:00:00+01:00), or a span
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})")
 _SPAN = re.compile(r"\+([1-9]\d{0,3})(d|months?)")
-_LAST = time(23, 59, 59, tzinfo=UTC)
+_LAST = time(23, 59, 59, 999_000, tzinfo=UTC)  # holds are kept to the millisecond
 _FAR = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
 
 
-def parse_due(text: str, now: datetime) -> datetime:
-    """Read a deadline; of a day, its last second in UTC. Raises ``ValueError`` if it is none, or is past ``now``."""
+def parse_moment(text: str, now: datetime) -> datetime:
+    """Read a moment; of a day, its last in UTC. Raises ``ValueError`` if it is none, or is not after ``now``."""
     try:
-        due = _read(text.strip(), now).astimezone(UTC)
+        moment = _read(text.strip(), now).astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(_FORM) from None
-    if due <= now:
+    if moment <= now:
         raise ValueError("is in the past")
-    return due
+    return moment
 
 
 def _read(text: str, now: datetime) -> datetime:

@@ -2,16 +2,18 @@
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Description, Lane, Target
 from worker.domain.brakes import USUAL, Brakes
 from worker.domain.errors import RefusedError
+from worker.domain.outcomes import Reason
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile, Inspection, Row
 from worker.store.batches import Accepted, Batches
+from worker.store.holds import Holds
 
 _SHARED_BY = 8  # shards that a small batch has at least, so that as many processes give it their share
 _SMALLEST = 10  # records of a shard; what a shard costs by itself is little beside them
@@ -47,26 +49,32 @@ def shard_size_for(rows: int, most: int) -> int:
     return min(most, max(_SMALLEST, -(-rows // _SHARED_BY)))
 
 
-async def accept(batches: Batches, file: CsvFile, description: Description, *, again: bool = False) -> Accepted:
+async def accept(
+    batches: Batches, holds: Holds, file: CsvFile, description: Description, *, again: bool = False
+) -> Accepted:
     """Store the file as a batch, or tell which batch it is already (SPEC 5: submitting is idempotent).
 
-    ``again`` takes a file that was taken before. Raises ``RefusedError`` when the reference names a batch of other
-    content, ``InputError`` when the file changed since it was inspected; in either case nothing of it was stored.
+    Customers on hold are skipped from the start. ``again`` takes a file that was taken before.
+
+    Raises ``RefusedError`` when the reference names a batch of other content, ``InputError`` when the file changed
+    since it was inspected; in either case nothing of it was stored.
     """
     known = await batches.known(description)
     if known is None or (known.known_by == "file" and again):
-        known = await _store(batches, file, description, again=again)
+        known = await _store(batches, holds, file, description, again=again)
     if known.known_by == "reference":
         await _refuse_other_content(batches, known.batch_id, description)
     return known
 
 
-async def _store(batches: Batches, file: CsvFile, description: Description, *, again: bool) -> Accepted:
+async def _store(batches: Batches, holds: Holds, file: CsvFile, description: Description, *, again: bool) -> Accepted:
     batch_id = make_batch_id(time.time(), secrets.randbits(32))
     loading = batches.load(batch_id)
     try:
+        any_held = await holds.any()  # one that is placed from here on is found before sending
         for shard, rows in enumerate(_in_shards(file.rows(), description.shard_size)):
-            await loading.add_shard(shard, [row.customer_id for row in rows], _known(rows))
+            held = await _held(holds, rows) if any_held else {}
+            await loading.add_shard(shard, [row.customer_id for row in rows], _known(rows) | held)
     except BaseException:
         await loading.discard()
         raise
@@ -87,6 +95,13 @@ def _known(rows: Iterable[Row]) -> dict[int, Result]:
     return {
         offset: Result(row.reason, first_row=row.first_row) for offset, row in enumerate(rows) if row.reason is not None
     }
+
+
+async def _held(holds: Holds, rows: Sequence[Row]) -> dict[int, Result]:
+    """Those on hold, by offset."""
+    valid = [offset for offset, row in enumerate(rows) if row.reason is None]
+    found = await holds.lookup([rows[offset].customer_id for offset in valid])
+    return {valid[position]: Result(Reason.ON_HOLD, note=ground) for position, ground in found.grounds.items()}
 
 
 def _in_shards(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

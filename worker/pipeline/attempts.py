@@ -29,8 +29,15 @@ class Later:
     """Whether only this record waits, not everybody."""
 
 
-Attempt: TypeAlias = Callable[[], Awaitable[Verdict | Later]]
-"""Sends once and judges, or says that it may not send now."""
+@dataclass(frozen=True, slots=True)
+class OnHold:
+    """The record must not be sent: its customer is on hold."""
+
+    ground: str
+
+
+Attempt: TypeAlias = Callable[[], Awaitable[Verdict | Later | OnHold]]
+"""Sends once and judges, or says that it may not send, now or at all."""
 Sleep: TypeAlias = Callable[[float], Awaitable[None]]
 """Waits so many seconds, or until it makes no sense any more."""
 Outage: TypeAlias = Callable[[], Awaitable[float | None]]
@@ -48,7 +55,7 @@ class RetryPolicy:
 
     async def run(
         self, attempt: Attempt, history: History, until: float, sleep: Sleep, outage: Outage
-    ) -> tuple[Result | Refused | Later, History]:
+    ) -> tuple[Result | Refused | Later | OnHold, History]:
         """Try until the record is settled, its attempts are used up, or the time ``until`` (loop's clock) is too near.
 
         Returns the result or why there is none, and the history with all attempts that count. During an outage of the
@@ -58,7 +65,7 @@ class RetryPolicy:
         if not isinstance(first, Retry):  # the usual case does without the machinery
             return self._ended(first, history)
         tries = _Tries(self, attempt, first, history, until)
-        last: Verdict | Later = await AsyncRetrying(
+        last: Verdict | Later | OnHold = await AsyncRetrying(
             retry=retry_if_result(lambda verdict: isinstance(verdict, Retry)),
             wait=tries.wait,
             stop=tries.stop,
@@ -74,9 +81,9 @@ class RetryPolicy:
         return self._ended(last, tries.history)
 
     def _ended(
-        self, verdict: Settled | Gone | Refused | Later, history: History
-    ) -> tuple[Result | Refused | Later, History]:
-        if isinstance(verdict, Refused | Later):  # no attempt is counted
+        self, verdict: Settled | Gone | Refused | Later | OnHold, history: History
+    ) -> tuple[Result | Refused | Later | OnHold, History]:
+        if isinstance(verdict, Refused | Later | OnHold):  # no attempt is counted
             return verdict, history
         history = counted(verdict, history)
         return conclude(verdict, history), history
@@ -92,8 +99,8 @@ class _Tries:
         self.history = history
         self.upcoming = 0.0
 
-    async def next(self) -> Verdict | Later:
-        verdict: Verdict | Later
+    async def next(self) -> Verdict | Later | OnHold:
+        verdict: Verdict | Later | OnHold
         if self._known is not None:
             verdict, self._known = self._known, None
         else:
@@ -147,8 +154,18 @@ def exhausted(last: Retry, history: History) -> Result:
 
 def cancelled(history: History) -> Result:
     """The result of a record that was pending when its batch was cancelled: ``skipped`` only if it was not executed."""
-    reason = Reason.SERVER_ERROR if history.doubt & Doubt.SERVER_FAILED else Reason.CANCELLED
-    return Result(_gave_up(reason, history), attempts=history.attempts)
+    return Result(_left_alone(Reason.CANCELLED, history), attempts=history.attempts)
+
+
+def held(ground: str, history: History) -> Result:
+    """The result of a record whose customer is on hold: ``skipped`` only if no attempt before may have deleted it."""
+    reason = _left_alone(Reason.ON_HOLD, history)
+    note = ground if reason is Reason.ON_HOLD else f"not sent again, since it is on hold: {ground}"
+    return Result(reason, attempts=history.attempts, note=note)
+
+
+def _left_alone(reason: Reason, history: History) -> Reason:
+    return _gave_up(Reason.SERVER_ERROR if history.doubt & Doubt.SERVER_FAILED else reason, history)
 
 
 def _absent(doubt: Doubt) -> Reason:

@@ -7,22 +7,19 @@ from uuid import uuid4
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.brakes import Despite
 from worker.domain.errors import RefusedError
-from worker.pacing.pace import AHEAD
 from worker.pipeline.cancel import settle_cancelled
 from worker.pipeline.reconcile import Feeder
-from worker.pipeline.shard_run import FLUSH_EVERY
+from worker.pipeline.shard_run import NOTICED
 from worker.store.batches import Batches
 from worker.store.shards import NotClaimed, Shards
 
-_NOTICED = 2 * FLUSH_EVERY + AHEAD
-"""Seconds after which every worker that can reach Redis has seen a stop, and its reserved permits are used or gone."""
 _ASK_AGAIN = 0.5
 
 
 async def pause(batches: Batches, batch_id: str) -> None:
     """Pause a running batch; when it returns, no DELETE starts beyond those in flight (SPEC 4, promise 7)."""
     await _move(batches, batch_id, [BatchState.RUNNING], BatchState.PAUSED, StateReason.OPERATOR)
-    await asyncio.sleep(_NOTICED)
+    await asyncio.sleep(NOTICED)
 
 
 async def resume(batches: Batches, feeder: Feeder, batch_id: str, despite: Despite | None = None) -> None:
@@ -48,7 +45,7 @@ async def cancel(batches: Batches, shards: Shards, batch_id: str, in_flight: Cal
     if batch is None or batch.state is not BatchState.CANCELLED or not batch.goes_on:
         sources = [BatchState.RUNNING, BatchState.PAUSED, BatchState.AWAITING_APPROVAL]
         await _move(batches, batch_id, sources, BatchState.CANCELLED)
-    await asyncio.sleep(_NOTICED)
+    await asyncio.sleep(NOTICED)
     while left := await shards.unfinished(batch_id):
         held = 0
         for shard in left:

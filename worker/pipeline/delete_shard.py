@@ -166,10 +166,14 @@ class _Turn:
                     raise
 
     async def _begin(self, claim: Claim) -> ShardRun:
-        """A run of a claimed shard; what the ledger knows needs no call (SPEC 3, ``deleted_earlier``)."""
+        """A run of a claimed shard, which knows who is on hold (SPEC 6).
+
+        What the ledger knows needs no call (SPEC 3, ``deleted_earlier``).
+        """
         run = ShardRun(self._tools, claim, self._until)
-        offsets = run.pending()
         try:
+            await run.skip_held()
+            offsets = run.pending()
             known = await self._tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
             self._check_cancelled()
         except BaseException:

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from worker.domain.batch_ids import make_batch_id
@@ -11,9 +11,11 @@ from worker.domain.batches import Batch, Description
 from worker.domain.brakes import Brakes
 from worker.domain.errors import RefusedError
 from worker.domain.outcomes import Reason
-from worker.domain.records import Doubt, History
+from worker.domain.records import Doubt, History, Result
 from worker.pipeline.accept import shard_size_for
+from worker.pipeline.attempts import held
 from worker.store.batches import Accepted, Batches
+from worker.store.holds import Holds
 
 _DOUBTS: Mapping[Reason, History] = {
     Reason.NO_ANSWER: History(doubt=Doubt.UNANSWERED, unanswered=Reason.NO_ANSWER),
@@ -25,8 +27,26 @@ _DOUBTS: Mapping[Reason, History] = {
 """What the earlier batch leaves open: a customer whom it may have deleted must not read ``not_found`` now (SPEC 2)."""
 
 
-def retryable(batch: Batch) -> int:
-    """How many records a retry of the batch would send; raises ``RefusedError`` if it has not ended, or at none."""
+def describe(batch: Batch, shard_size: int, brakes: Brakes) -> Description:
+    """What a retry of the batch says of itself; ``shard_size`` is the most that a shard may hold.
+
+    Raises ``RefusedError`` if the batch has not ended, or if nothing of it would end otherwise.
+    """
+    rows = _retryable(batch)
+    return replace(
+        batch.description,
+        source=f"retry of {batch.id}",
+        sha256=hashlib.sha256(f"retry of {batch.id}".encode()).hexdigest(),
+        rows=rows,
+        shard_size=shard_size_for(rows, shard_size),
+        columns=(batch.description.id_column,),
+        reference=None,
+        brakes=brakes,
+        retry_of=batch.id,
+    )
+
+
+def _retryable(batch: Batch) -> int:
     if batch.ended_at is None:
         raise RefusedError(f"batch {batch.id} is {batch.state.value}: it can be retried when it has ended")
     count = sum(count for reason, count in batch.tally.reasons.items() if reason.retryable)
@@ -35,34 +55,31 @@ def retryable(batch: Batch) -> int:
     return count
 
 
-async def retry(batches: Batches, batch: Batch, shard_size: int, brakes: Brakes) -> Accepted:
-    """Make the batch; asked again, tell which it is. ``shard_size`` is the most of a shard. Raises as ``retryable``."""
-    old, rows = batch.description, retryable(batch)
-    description = replace(
-        old,
-        source=f"retry of {batch.id}",
-        sha256=hashlib.sha256(f"retry of {batch.id}".encode()).hexdigest(),
-        rows=rows,
-        shard_size=shard_size_for(rows, shard_size),
-        columns=(old.id_column,),
-        reference=None,
-        brakes=brakes,
-        retry_of=batch.id,
-    )
-    return await batches.known(description) or await _store(batches, batch, description)
+async def retry(batches: Batches, holds: Holds, batch: Batch, description: Description) -> Accepted:
+    """Make the batch that was described; asked again, tell which it is. Who is on hold is left out once more."""
+    return await batches.known(description) or await _store(batches, holds, batch, description)
 
 
-async def _store(batches: Batches, batch: Batch, description: Description) -> Accepted:
+async def _store(batches: Batches, holds: Holds, batch: Batch, description: Description) -> Accepted:
     loading, shard = batches.load(make_batch_id(time.time(), secrets.randbits(32))), 0
     try:
         async for records in _in_shards(batches, batch, description.shard_size):
-            doubts = {at: _DOUBTS[reason] for at, (_, reason) in enumerate(records) if reason in _DOUBTS}
-            await loading.add_shard(shard, [customer_id for customer_id, _ in records], {}, doubts)
+            known = await _held(holds, records)
+            doubts = {
+                at: _DOUBTS[reason] for at, (_, reason) in enumerate(records) if reason in _DOUBTS and at not in known
+            }
+            await loading.add_shard(shard, [customer_id for customer_id, _ in records], known, doubts)
             shard += 1
     except BaseException:
         await loading.discard()
         raise
     return await loading.commit(description, again=False)
+
+
+async def _held(holds: Holds, records: Sequence[tuple[str, Reason]]) -> dict[int, Result]:
+    """Those on hold, by offset; whom the earlier batch may have deleted is not called skipped."""
+    found = await holds.lookup([customer_id for customer_id, _ in records])
+    return {at: held(ground, _DOUBTS.get(records[at][1], History())) for at, ground in found.grounds.items()}
 
 
 async def _in_shards(batches: Batches, batch: Batch, size: int) -> AsyncIterator[list[tuple[str, Reason]]]:

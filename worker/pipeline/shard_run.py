@@ -22,10 +22,11 @@ from worker.domain.batches import BatchState, StateReason, Target
 from worker.domain.customer_ids import Digester
 from worker.domain.outcomes import Reason
 from worker.domain.records import History, Result
-from worker.pacing.pace import Flow, NotNow, Pacer, Permit, Sign
-from worker.pipeline.attempts import Later, RetryPolicy, counted, unanswered
+from worker.pacing.pace import AHEAD, Flow, NotNow, Pacer, Permit, Sign
+from worker.pipeline.attempts import Later, OnHold, RetryPolicy, counted, held, unanswered
 from worker.pipeline.cancel import history_of
 from worker.store.batches import Batches
+from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.shards import LEASE, Claim, Shards, Standing, Written
 from worker.upstream.client import Client, UnsafeIdError
@@ -34,12 +35,16 @@ from worker.upstream.verdict import Refused, Retry, Verdict, judge
 FLUSH_EVERY = 0.25
 """Seconds between two writes of outcomes: also how soon a pause is noticed and a lease renewed."""
 FLUSH_SIZE = 128
+NOTICED = 2 * FLUSH_EVERY + AHEAD
+"""Seconds for which what the store said of pauses and holds is news. Nothing is sent by older knowledge, so that after
+as long a pause or hold has been noticed by everybody."""
 GRACE = 10.0
 """Seconds that requests in flight have to end after we were asked to stop; then they count as unanswered."""
 POISON = 3
 """Deaths of its holders after which a shard's records are sent one by one, to find the one that kills."""
 _STRIKES = 2  # deaths with the same record alone in hand
 _OUTAGE_PAUSE = 0.5
+_NEWS_PAUSE = 0.02
 _LAST_FLUSH = 5.0  # seconds that a cancelled run may take for it
 
 log = structlog.get_logger(__name__)
@@ -65,6 +70,7 @@ class Tools:
     batches: Batches
     shards: Shards
     ledger: Ledger
+    holds: Holds
     pacer: Pacer
     client: Client
     digester: Digester
@@ -108,6 +114,9 @@ class ShardRun:
         self._ours = True
         self._running = True
         self._standing = claim.standing
+        self._holds: str | None = None
+        self._grounds: dict[int, str] = {}
+        self._news_until = -math.inf
         self._probe_at: float | None = None
         self._stop_by: float | None = None
         self._log = log.bind(batch=claim.batch_id, shard=claim.shard)
@@ -218,22 +227,31 @@ class ShardRun:
                 await self._pause(reason, offset)
             case Later():
                 self._waits[offset] = ended
+            case OnHold(ground):
+                self.settle(offset, held(ground, self._history(offset)))
             case _:
                 assert_never(ended)
 
-    async def _attempt(self, offset: int) -> Verdict | Later:
+    async def _attempt(self, offset: int) -> Verdict | Later | OnHold:
         customer_id = self._claim.ids[offset]
-        if self._tools.pacer.has_room:
+        if self._tools.pacer.has_room or offset in self._grounds:
             self._note_begun(offset)
-        permit = await self._tools.pacer.permit(self._flow, self.may_send)
-        if isinstance(permit, NotNow):
+        if offset in self._grounds:
+            return OnHold(self._grounds[offset])
+        while isinstance(permit := await self._tools.pacer.permit(self._flow, self._may_send_by_news), NotNow):
             if permit.circuit_open:
                 await self._circuit_opened(permit.seconds)
-            return Later(permit.seconds)
+            if not self.may_send(permit.seconds):
+                return Later(permit.seconds)
+            await self._news()
         try:
             self._note_begun(offset)
             if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
                 return Later(0.0)
+            if not self._has_news():
+                return Later(0.0)
+            if offset in self._grounds:
+                return OnHold(self._grounds[offset])
             self._unheard.add(offset)
             reply = await self._tools.client.delete(customer_id, self._keys[offset])
             await asyncio.sleep(0)  # replies that came together are all read, then all judged: that takes less time
@@ -247,6 +265,32 @@ class ShardRun:
             self._histories[offset] = counted(verdict, self._history(offset))
         self._unheard.discard(offset)
         return verdict
+
+    def _may_send_by_news(self, wait: float) -> bool:
+        return self.may_send(wait) and self._has_news()
+
+    def _has_news(self) -> bool:
+        """Whether what is known of pauses and holds is young enough to send by."""
+        return self._now() < self._news_until
+
+    async def _news(self) -> None:
+        """Wait for what the store says of pauses and holds, as long as there is anything to send."""
+        while not self._has_news() and self.may_send():
+            self._flush_now.set()
+            await asyncio.sleep(_NEWS_PAUSE)
+
+    async def skip_held(self) -> None:
+        """Leave out who is on hold when the shard is begun, before anything is sent. Raises ``RedisError``."""
+        await self._look_at_holds()
+        for offset, ground in self._grounds.items():
+            self.settle(offset, held(ground, self._history(offset)))
+
+    async def _look_at_holds(self) -> None:
+        """Ask who of the pending is on hold; none of them is sent from here on."""
+        asked_at, pending = self._now(), self.pending()
+        found = await self._tools.holds.lookup([self._claim.ids[offset] for offset in pending])
+        self._grounds = {pending[position]: ground for position, ground in found.grounds.items()}
+        self._holds, self._news_until = found.version, asked_at + NOTICED
 
     def _note_begun(self, offset: int) -> None:
         self._begun.add(offset)
@@ -379,6 +423,8 @@ class ShardRun:
             written, asked_at = self._unwritten[:], self._now()
             try:
                 recorded = await self._tools.shards.record(self._claim, written, time.time())
+                if recorded.holds != self._holds:
+                    await self._look_at_holds()
             except RedisError as error:
                 if not self._store_away:
                     self._log.warning("results store away", error=type(error).__name__)
@@ -390,6 +436,7 @@ class ShardRun:
             self._store_away = False
             del self._unwritten[: len(written)]
             self._send_until = self._within_lease(asked_at)
+            self._news_until = asked_at + NOTICED
             self._ours = recorded.ours
             self._standing = recorded.standing
             self._running = self._running and recorded.standing.lets_send

@@ -161,9 +161,10 @@ class Batches:
         meta, tally = await pipe.execute()
         return _to_batch(batch_id, meta, tally) if meta else None
 
-    async def recent(self, limit: int) -> list[Batch]:
-        """The newest batches, newest first; what expired is left out and forgotten."""
-        newest: list[bytes] = await self._redis.zrevrange(keys.BATCHES, 0, limit - 1)  # type: ignore[assignment]
+    async def recent(self, limit: int | None) -> list[Batch]:
+        """The newest batches, or all, newest first; what expired is left out and forgotten."""
+        last = -1 if limit is None else limit - 1
+        newest: list[bytes] = await self._redis.zrevrange(keys.BATCHES, 0, last)  # type: ignore[assignment]
         ids = [raw.decode() for raw in newest]
         found = [(batch_id, await self.get(batch_id)) for batch_id in ids]
         if gone := [batch_id for batch_id, batch in found if batch is None]:
@@ -258,6 +259,7 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
     return {
         "environment": description.target.environment.value,
         "merchant": description.target.merchant,
+        "upstream": description.target.upstream,
         "source": description.source,
         "sha256": description.sha256,
         "rows": description.rows,
@@ -279,7 +281,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
     meta = {field.decode(): value.decode() for field, value in raw_meta.items()}
     tally = {field.decode(): int(count) for field, count in raw_tally.items()}
     description = Description(
-        target=Target(Environment(meta["environment"]), meta["merchant"]),
+        target=Target(Environment(meta["environment"]), meta["merchant"], meta["upstream"]),
         source=meta["source"],
         sha256=meta["sha256"],
         rows=int(meta["rows"]),

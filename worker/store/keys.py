@@ -17,24 +17,39 @@ def of_batch(batch_id: str, part: str) -> str:
 
 def active(target: Target) -> str:
     """Sorted set: the batches of one target that run, urgent ones (0) before bulk (1); its workers look at these."""
-    return f"expunge:active:{target.environment}:{target.merchant}"
+    return f"expunge:active:{target.route}"
 
 
 def workers(target: Target) -> str:
     """Sorted set: a target's worker processes by the time until which they count as alive, milliseconds."""
-    return f"expunge:workers:{target.environment}:{target.merchant}"
+    return f"expunge:workers:{target.route}"
 
 
 def reconciler(target: Target) -> str:
     """The lock of the process that reconciles a target's batches."""
-    return f"expunge:reconciler:{target.environment}:{target.merchant}"
+    return f"expunge:reconciler:{target.route}"
+
+
+def holds(target: Target) -> str:
+    """Hash: the customers on hold of one merchant and environment, to end, beginning and ground."""
+    return f"expunge:holds:{target.owner}"
+
+
+def hold_ends(target: Target) -> str:
+    """Sorted set: of these, who has an end, by it, milliseconds."""
+    return f"expunge:hold-ends:{target.owner}"
+
+
+def holds_version(target: Target) -> str:
+    """Counts the times at which customers were put on hold; workers look at it with every write."""
+    return f"expunge:holds-version:{target.owner}"
 
 
 def of_file(sha256: str, target: Target) -> str:
-    """Names the batch that was made of a file, for one target."""
-    return f"expunge:file:{target.environment}:{target.merchant}:{sha256}"
+    """Names the batch that was made of a file, for one merchant and environment."""
+    return f"expunge:file:{target.owner}:{sha256}"
 
 
 def of_reference(reference: str, target: Target) -> str:
-    """Names the batch that was submitted under a reference, for one target."""
-    return f"expunge:reference:{target.environment}:{target.merchant}:{reference}"
+    """Names the batch that was submitted under a reference, for one merchant and environment."""
+    return f"expunge:reference:{target.owner}:{reference}"

@@ -6,9 +6,8 @@ and nothing rests for more than twice as long.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 from redis.asyncio import Redis
 
@@ -17,7 +16,6 @@ from worker.domain.customer_ids import Digester
 from worker.store import keys
 from worker.store.scripts import Script
 
-_AT_ONCE = 1_000  # lookups in one call, so that Redis stays free for others
 _DAY = 86_400
 _ENTRY = struct.Struct(">8sI")
 
@@ -65,13 +63,6 @@ class Ledger:
             if at >= now - self._days * _DAY:
                 found[position] = Deletion(unpack_batch_id(packed), float(at))
         return found
-
-    async def count_known(self, customer_ids: Iterable[str], now: float) -> int:
-        """How many of any number of customers were deleted earlier."""
-        ids, count = iter(customer_ids), 0
-        while some := list(islice(ids, _AT_ONCE)):
-            count += len(await self.lookup(some, now))
-        return count
 
     def _period(self, now: float) -> int:
         return int(now // (self._days * _DAY)) if self._days else 0

@@ -13,6 +13,7 @@ from worker.domain.batches import Environment, Lane, Target
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import History, Result
 from worker.store import keys
+from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.packing import pack_history, pack_outcome, unpack_history, unpack_ids
 from worker.store.scripts import Script
@@ -107,6 +108,8 @@ class Recorded(NamedTuple):
     """Whether the shard still is the asker's, or has ended; if not, nothing was written."""
     standing: Standing
     """Of the batch."""
+    holds: str
+    """The version of the target's holds."""
 
 
 class Shards:
@@ -116,9 +119,10 @@ class Shards:
     have acknowledged it.
     """
 
-    def __init__(self, redis: Redis, ledger: Ledger, retention_days: int, replicas: int = 0) -> None:
+    def __init__(self, redis: Redis, ledger: Ledger, holds: Holds, retention_days: int, replicas: int = 0) -> None:
         self._redis = redis
         self._ledger = ledger
+        self._holds = holds
         self._retention = retention_days * 86_400
         self._claim, self._record, self._suspect = (
             Script(redis, name, replicas) for name in ("claim", "record", "suspect")
@@ -173,8 +177,9 @@ class Shards:
             digest = self._ledger.digest(customer_id) if result.outcome is Outcome.DELETED else b""
             outcomes += pack_outcome(offset, result, digest)
         args += [bytes(outcomes), _BAD, _WELL, brakes.LEAST]
-        answer, standing = await self._record(keys=[keys.of_batch(claim.batch_id, part) for part in parts], args=args)
-        return Recorded(answer == b"ok", Standing(standing.decode()))
+        of_batch = [keys.of_batch(claim.batch_id, part) for part in parts]
+        answer, standing, holds = await self._record(keys=[*of_batch, self._holds.version_key], args=args)
+        return Recorded(answer == b"ok", Standing(standing.decode()), holds.decode())
 
     async def suspect(self, claim: Claim, offset: int) -> bool:
         """Note that this record alone is in hand now; returns whether the shard still is ours."""
@@ -212,15 +217,16 @@ class Shards:
         Also one whose message is in the queue, behind which others wait: whoever gets the message finds it held.
         """
         answer = await self._choose(batch_id, 1, "here")
-        return int(answer[2][0]) if answer else None
+        return int(answer[3][0]) if answer else None
 
     async def feed(self, batch_id: str, window: int) -> Due | None:
         """The shards for which a message must be sent now, so that ``window`` of them are under way."""
         answer = await self._choose(batch_id, window, "")
         if not answer:
             return None
-        environment, merchant, shards = answer
-        return Due(batch_id, Target(Environment(environment.decode()), merchant.decode()), [int(raw) for raw in shards])
+        environment, merchant, upstream, shards = answer
+        target = Target(Environment(environment.decode()), merchant.decode(), upstream.decode())
+        return Due(batch_id, target, [int(raw) for raw in shards])
 
     async def _choose(self, batch_id: str, window: int, where: str) -> list[Any]:
         parts = ("meta", "shards", "parked", "holders")

@@ -2,7 +2,7 @@
 -- KEYS: meta, shards, parked, holders
 -- ARGV: how many shards may be under way, time (ms) after which a message that nobody claimed counts as lost, "here" to
 --       choose one for the asker itself, however many are under way: also one whose message nobody has taken up yet
--- Returns {environment, merchant, shard numbers}, or {} if there are none. A shard's score is the time at which it is due
+-- Returns {environment, merchant, upstream, shard numbers}, or {} if there are none. A shard's score is the time at which it is due
 -- again, so that one rule serves all. While a batch waits for the upstream, one shard is enough to ask whether it is back.
 local stands = standing(KEYS[1])
 local now, room = now_ms(), tonumber(ARGV[1])
@@ -40,5 +40,5 @@ else
 end
 if #due == 0 then return {} end
 for _, shard in ipairs(due) do redis.call('ZADD', KEYS[2], now + tonumber(ARGV[2]), shard) end
-local target = redis.call('HMGET', KEYS[1], 'environment', 'merchant')
-return {target[1], target[2], due}
+local target = redis.call('HMGET', KEYS[1], 'environment', 'merchant', 'upstream')
+return {target[1], target[2], target[3], due}

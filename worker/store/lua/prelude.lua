@@ -37,6 +37,14 @@ local function activate(meta, batch)
   redis.call('ZADD', kept[1], kept[2] == 'urgent' and 0 or 1, batch)
 end
 
+-- Lets go of holds whose end has come: their customers' IDs rest no longer than they do.
+local function drop_ended(holds, ends)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now_ms())) do
+    redis.call('HDEL', holds, id)
+    redis.call('ZREM', ends, id)
+  end
+end
+
 local function deactivate(meta, batch)
   redis.call('ZREM', redis.call('HGET', meta, 'active_key'), batch)
 end

@@ -1,13 +1,13 @@
 -- One atomic step (SPEC 4, promise 2): writes outcomes that are not yet written, moves the tally by just those, extends
 -- the ledger and the lease, ends shard and batch when nothing of them is left, and pauses a batch that ends badly.
--- KEYS: meta, shards, holders, tally, out:<shard>, tries:<shard>
+-- KEYS: meta, shards, holders, tally, out:<shard>, tries:<shard>, holds version
 -- ARGV: batch ID, prefix of the batch's keys, shard, records in the shard, token, lease (ms), retention (s),
 --       ledger prefix, its expiry (s since the epoch; 0: no ledger), packed batch ID,
 --       then all results in one string, as packing.py writes them: offset, reason, packed result, digest or '',
 --       the reasons that are bad and those of other records that were sent, with a space before and behind each,
 --       records that must be done before their shares count
--- Returns {"ok" | "stale", standing}. With no results it renews the lease and tells how the batch stands. Asked again
--- after the shard ended, it answers "ok": all that it could write stands already.
+-- Returns {"ok" | "stale", standing, holds version}. With no results it renews the lease and tells how the batch stands.
+-- Asked again after the shard ended, it answers "ok": all that it could write stands already.
 
 local function is_one_of(reason, reasons)
   return reasons:find(' ' .. reason .. ' ', 1, true)
@@ -51,13 +51,13 @@ local function brake(may_pause)
 end
 
 local shard, token = ARGV[3], ARGV[5]
-local stands = standing(KEYS[1])
+local stands, holds = standing(KEYS[1]), redis.call('GET', KEYS[7]) or '0'
 local holder = redis.call('HGET', KEYS[3], shard)
 local ended = not redis.call('ZSCORE', KEYS[2], shard) and redis.call('HLEN', KEYS[5]) == tonumber(ARGV[4])
 -- An acknowledged claim may be lost with Redis' last writes. Nobody else holds the shard then, so it is still the asker's:
 -- given out as if nobody had begun it, what was sent already would read not_found.
 if not holder and redis.call('ZSCORE', KEYS[2], shard) then holder = token .. ' 0 0' end
-if not ended and (not holder or holder:sub(1, #token + 1) ~= token .. ' ') then return {'stale', stands} end
+if not ended and (not holder or holder:sub(1, #token + 1) ~= token .. ' ') then return {'stale', stands, holds} end
 
 local now = now_ms()
 local seconds = struct.pack('>I4', math.floor(now / 1000))
@@ -78,7 +78,7 @@ end
 for reason, count in pairs(reasons) do redis.call('HINCRBY', KEYS[4], reason, count) end
 -- Also when nothing was written, so that a WAIT behind it has something to wait for. Not -written: Redis 7.0 takes no -0.
 local pending = redis.call('HINCRBY', KEYS[4], 'pending', 0 - written)
-if ended then return {'ok', stands} end
+if ended then return {'ok', stands, holds} end
 
 if redis.call('HLEN', KEYS[5]) == tonumber(ARGV[4]) then
   redis.call('ZREM', KEYS[2], shard)
@@ -94,4 +94,4 @@ if pending == 0 and stands ~= 'paused' then
   stands = stands == 'cancelled' and 'cancelled' or 'completed'
   end_batch(ARGV[1], ARGV[2], KEYS[1], stands, ARGV[7])
 end
-return {'ok', stands}
+return {'ok', stands, holds}

@@ -1,0 +1,283 @@
+"""Nobody on hold is deleted: whenever the hold is placed, none of its customers is sent from then on (SPEC 6)."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+
+from tests.conftest import TARGET, all_keys, claimed, expire_lease, lines, make_settings, outcomes, submit, written
+from tests.integration.conftest import Open
+from worker.domain.batches import Environment
+from worker.domain.customer_ids import IdRule
+from worker.domain.holds import Term
+from worker.domain.outcomes import Reason
+from worker.domain.rates import Rate
+from worker.domain.records import Result
+from worker.intake.csv_file import CsvFile
+from worker.pipeline.accept import accept, describe
+from worker.pipeline.attempts import RetryPolicy
+from worker.pipeline.delete_shard import delete_shard
+from worker.pipeline.holds import HeldBack, held_back, place
+from worker.pipeline.shard_run import NOTICED
+from worker.simulator import Rule, Scenario, SimulatorThread
+from worker.store import keys
+from worker.store.holds import Overlaps
+from worker.store.shards import Recorded, Shards
+from worker.wiring import Store, open_store
+
+LITIGATION = Term("litigation 12")
+TAX = Term("tax audit")
+
+
+def ids(count: int) -> list[str]:
+    return [f"c{number:03}" for number in range(count)]
+
+
+async def grounds(store: Store, customer_ids: Sequence[str]) -> dict[int, str]:
+    return (await store.holds.lookup(customer_ids)).grounds
+
+
+async def notes(store: Store, batch_id: str) -> dict[str, str | None]:
+    """The notes of finished records, by customer ID."""
+    return {line.customer_id: line.result.note for line in await lines(store.batches, batch_id) if line.result}
+
+
+async def until_sent(upstream: SimulatorThread, count: int) -> None:
+    async with asyncio.timeout(10):
+        while len(upstream.log) < count:  # noqa: ASYNC110 - nothing tells us when
+            await asyncio.sleep(0.002)
+
+
+# --- the store of holds ---
+
+
+async def test_who_is_on_hold_is_found_with_the_ground_and_nobody_else(store: Store) -> None:
+    assert await store.holds.add(["a", "b"], LITIGATION, replace=False) == 2
+    assert await grounds(store, ["x", "b", "y", "a"]) == {1: "litigation 12", 3: "litigation 12"}
+    assert await grounds(store, []) == {}
+    assert [hold.customer_id for hold in await store.holds.all()] == ["a", "b"]
+
+
+async def test_an_equal_hold_may_be_placed_again_and_another_only_if_it_shall_replace(store: Store) -> None:
+    await store.holds.add(["a"], LITIGATION, replace=False)
+    assert await store.holds.add(["a", "b"], LITIGATION, replace=False) == 1
+    refused = await store.holds.add([*"abc", *"defghij"], TAX, replace=False)
+    assert refused == Overlaps(2, {0: LITIGATION, 1: LITIGATION})
+    assert await grounds(store, list("abcdefghij")) == {0: "litigation 12", 1: "litigation 12"}, (
+        "none of them, not some"
+    )
+    assert await store.holds.add(list("abc"), TAX, replace=True) == 3
+    assert await grounds(store, list("abcd")) == {0: "tax audit", 1: "tax audit", 2: "tax audit"}
+
+
+async def test_releasing_somebody_who_is_not_on_hold_releases_nobody(store: Store) -> None:
+    await store.holds.add(["a", "b"], LITIGATION, replace=False)
+    assert await store.holds.remove(["a", "x", "b", "y"]) == [1, 3]
+    assert await grounds(store, ["a", "b"]) == {0: "litigation 12", 1: "litigation 12"}
+    assert await store.holds.remove(["a", "b"]) == []
+    assert await grounds(store, ["a", "b"]) == {}
+
+
+async def test_a_hold_ends_by_itself_and_its_id_rests_no_longer(store: Store) -> None:
+    await store.holds.add(["a"], Term("for now", time.time() + 0.3), replace=False)
+    await store.holds.add(["b"], Term("for now", time.time() + 0.3), replace=False)
+    await store.holds.add(["b"], Term("for good"), replace=True)
+    assert await grounds(store, ["a", "b"]) == {0: "for now", 1: "for good"}
+    await asyncio.sleep(0.35)
+    assert await grounds(store, ["a", "b"]) == {1: "for good"}
+    assert [hold.customer_id for hold in await store.holds.all()] == ["b"]
+    assert await store.holds.remove(["b"]) == []
+    assert await all_keys(store.redis, "expunge:hold*") == [keys.holds_version(TARGET)]
+
+
+@pytest.mark.parametrize("other", [{"merchant_id": "m2"}, {"environment": Environment.PRODUCTION}])
+async def test_a_hold_is_of_one_merchant_and_environment(
+    store: Store, redis_url: str, other: dict[str, object]
+) -> None:
+    await store.holds.add(["a"], LITIGATION, replace=False)
+    async with open_store(make_settings(redis_url, **other)) as elsewhere:
+        assert await grounds(elsewhere, ["a"]) == {}
+
+
+async def test_a_hold_stands_also_for_those_who_have_another_digest_key(store: Store, redis_url: str) -> None:
+    """It must not depend on two machines having the same secret: one that is overlooked deletes somebody."""
+    await store.holds.add(["a"], LITIGATION, replace=False)
+    async with open_store(make_settings(redis_url, digest_key="another key")) as elsewhere:
+        assert await grounds(elsewhere, ["a"]) == {0: "litigation 12"}
+
+
+# --- at submission ---
+
+
+async def test_at_submission_who_is_on_hold_is_skipped_with_the_ground(store: Store, tmp_path: Path) -> None:
+    await store.holds.add(["c1", "c4"], LITIGATION, replace=False)
+    path = tmp_path / "customers.csv"
+    path.write_text("customer_id\nc0\nc1\nbad id\nc1\nc2\nc4\n")
+    with CsvFile.open(path, rule=IdRule.of()) as file:
+        description = describe(file.inspect(), TARGET, 2, None)
+        accepted = await accept(store.batches, store.holds, file, description)
+    found = [(line.result.reason.text, line.result.note) if line.result else None
+             for line in await lines(store.batches, accepted.batch_id)]  # fmt: skip
+    held = ("on_hold", "litigation 12")
+    assert found == [None, held, ("invalid_id", None), ("duplicate", None), None, held]
+
+
+async def test_a_batch_of_customers_on_hold_alone_completes_at_once(store: Store, tmp_path: Path) -> None:
+    await store.holds.add(["c0"], LITIGATION, replace=False)
+    path = tmp_path / "customers.csv"
+    path.write_text("customer_id\nc0\n")
+    with CsvFile.open(path, rule=IdRule.of()) as file:
+        accepted = await accept(store.batches, store.holds, file, describe(file.inspect(), TARGET, 2, None))
+    batch = await store.batches.get(accepted.batch_id)
+    assert batch is not None
+    assert (batch.state.value, batch.tally.all_gone) == ("completed", False)
+
+
+# --- at sending ---
+
+
+async def test_who_comes_on_hold_after_submission_is_not_sent(worker: Open, upstream: SimulatorThread) -> None:
+    ours = await worker()
+    batch_id = (await submit(ours.store.batches, ids(20), 20)).batch_id
+    await ours.store.holds.add(ids(20)[5:9], LITIGATION, replace=False)
+    await delete_shard(ours.tools, batch_id, 0)
+    assert sorted(entry.id for entry in upstream.log) == ids(20)[:5] + ids(20)[9:]
+    found = await outcomes(ours.store.batches, batch_id)
+    assert [customer_id for customer_id in found if found[customer_id] == "on_hold"] == ids(20)[5:9]
+    assert set((await notes(ours.store, batch_id)).values()) == {None, "litigation 12"}
+
+
+async def test_a_customer_on_hold_reads_so_also_if_an_earlier_batch_deleted_them(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    ours = await worker()
+    await delete_shard(ours.tools, (await submit(ours.store.batches, ids(2), 2)).batch_id, 0)
+    await ours.store.holds.add(["c000"], LITIGATION, replace=False)
+    batch_id = (await submit(ours.store.batches, ids(2), 2)).batch_id
+    await delete_shard(ours.tools, batch_id, 0)
+    assert await outcomes(ours.store.batches, batch_id) == {"c000": "on_hold", "c001": "deleted_earlier"}
+    assert len(upstream.log) == 2
+
+
+async def test_from_when_place_returns_nobody_on_hold_is_sent_while_the_others_go_on(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    """A hold that is placed while the shard is in hand."""
+    ours = await worker(rate_limit=Rate.parse("40/s"))
+    batch_id = (await submit(ours.store.batches, ids(200), 200)).batch_id
+    work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
+    await until_sent(upstream, 10)
+    held = ids(200)[20:100]
+    assert await place(ours.store.holds, held, LITIGATION, replace=False) == 80
+    placed = time.time()
+    await work
+    late = [entry.id for entry in upstream.log if entry.t > placed]
+    assert len(late) >= 20, "the others were to go on"
+    assert set(late).isdisjoint(held)
+    found = await outcomes(ours.store.batches, batch_id)
+    assert {found[customer_id] for customer_id in ids(200)} == {"confirmed", "on_hold"}
+    assert {entry.id for entry in upstream.log} == {each for each in found if found[each] == "confirmed"}
+
+
+async def test_a_record_that_comes_on_hold_between_its_attempts_is_not_tried_again(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    """What an attempt may have done is still said: only a record that was surely not deleted is ``skipped``."""
+    upstream.use(Scenario(rules=[Rule(fault="server_error", ids="c000"), Rule(fault="reset_before", ids="c001")]))
+    ours = await worker()
+    slow = RetryPolicy(max_attempts=9, first=60.0)
+    batch_id = (await submit(ours.store.batches, ids(3), 3)).batch_id
+    work = asyncio.create_task(delete_shard(replace(ours.tools, policy=replace(slow, first=1.0)), batch_id, 0))
+    await until_sent(upstream, 3)
+    await place(ours.store.holds, ids(3), LITIGATION, replace=False)
+    seen = len(upstream.log)
+    await work
+    assert len(upstream.log) == seen
+    assert await outcomes(ours.store.batches, batch_id) == {
+        "c000": "server_error",
+        "c001": "no_answer",
+        "c002": "confirmed",
+    }
+    assert (await notes(ours.store, batch_id))["c001"] == "not sent again, since it is on hold: litigation 12"
+
+
+async def test_a_record_that_a_dead_worker_may_have_sent_is_not_called_skipped(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    ours = await worker()
+    batch_id = (await submit(ours.store.batches, ids(2), 2)).batch_id
+    await claimed(ours.store.shards, batch_id)
+    await expire_lease(ours.store.redis, batch_id)
+    await ours.store.holds.add(["c000"], LITIGATION, replace=False)
+    await delete_shard(ours.tools, batch_id, 0)
+    assert (await outcomes(ours.store.batches, batch_id))["c000"] == "no_answer"
+    assert [entry.id for entry in upstream.log] == ["c001"]
+
+
+class _Deaf(Shards):
+    """Tells nobody anything any more, from some moment on."""
+
+    def __init__(self, shards: Shards) -> None:
+        vars(self).update(vars(shards))
+        self.hears = asyncio.Event()
+        self.hears.set()
+
+    async def record(self, *args: object, **others: object) -> Recorded:
+        await self.hears.wait()
+        return await super().record(*args, **others)  # type: ignore[arg-type] # whatever it takes
+
+
+async def test_nothing_is_sent_by_a_worker_that_has_heard_nothing_for_a_while(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    """However slow it is to notice a hold or a pause: its permits alone do not let it send."""
+    ours = await worker(rate_limit=Rate.parse("40/s"))
+    deaf = _Deaf(ours.store.shards)
+    batch_id = (await submit(ours.store.batches, ids(120), 120)).batch_id
+    work = asyncio.create_task(delete_shard(replace(ours.tools, shards=deaf), batch_id, 0))
+    await until_sent(upstream, 10)
+    deaf.hears.clear()
+    await asyncio.sleep(NOTICED)
+    seen = len(upstream.log)
+    await asyncio.sleep(1.0)
+    assert len(upstream.log) - seen <= 8, "no more than were in flight"
+    deaf.hears.set()
+    await work
+    assert set((await outcomes(ours.store.batches, batch_id)).values()) == {"confirmed"}
+    assert len(upstream.log) == 120
+
+
+async def test_holds_that_cannot_be_asked_for_let_nothing_be_sent(
+    worker: Open, upstream: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await worker()
+    batch_id = (await submit(ours.store.batches, ids(3), 3)).batch_id
+
+    async def away(_: object) -> None:
+        raise RedisError
+
+    monkeypatch.setattr(ours.tools.holds, "lookup", away)
+    with pytest.raises(RedisError):
+        await delete_shard(ours.tools, batch_id, 0)
+    assert upstream.log == []
+    assert set((await outcomes(ours.store.batches, batch_id)).values()) == {None}
+
+
+# --- after release ---
+
+
+async def test_releasing_finds_the_records_of_ended_batches_that_were_held_back(worker: Open) -> None:
+    ours = await worker()
+    await ours.store.holds.add(["c000", "c002"], LITIGATION, replace=False)
+    ended = (await submit(ours.store.batches, ids(3), 3)).batch_id
+    await delete_shard(ours.tools, ended, 0)
+    running = (await submit(ours.store.batches, ids(4), 4)).batch_id
+    claim = await claimed(ours.store.shards, running)
+    await ours.store.shards.record(claim, written(claim, {0: Result(Reason.ON_HOLD)}), time.time())
+    found = await held_back(ours.store.batches, TARGET, ["c000", "c001"])
+    assert found == [HeldBack(ended, 1, "c000")]
+    assert await held_back(ours.store.batches, replace(TARGET, merchant="m2"), ["c000"]) == []

@@ -1,0 +1,220 @@
+"""``expunge hold add``, ``remove`` and ``list``: customers that must not be deleted now (SPEC 6)."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import typer
+
+from worker.cli import session
+from worker.cli.output import emit, say
+from worker.cli.submit import take_in
+from worker.domain.batches import Batch
+from worker.domain.errors import InputError, RefusedError, UsageError
+from worker.domain.holds import Hold, Term, read_ground
+from worker.intake.csv_file import Inspection
+from worker.intake.problems import problem_of
+from worker.pipeline.accept import describe
+from worker.pipeline.holds import HeldBack, held_back, place
+from worker.reports.columns import rfc3339
+from worker.settings import Settings, load_settings
+from worker.store.holds import Overlaps
+from worker.wiring import Store
+
+_MOST = 100_000  # in one atomic step of Redis, which takes about a quarter of a second
+_NAMED = 5  # of what is wrong, on one line
+
+CustomerId: TypeAlias = Annotated[str | None, typer.Argument(metavar="[ID]", help="One customer's ID.")]
+HoldFile: TypeAlias = Annotated[
+    str | None, typer.Option("--file", metavar="FILE", help="CSV file of customer IDs instead, or - for stdin.")
+]
+
+
+class _Customers(NamedTuple):
+    """Whom a command is about, each once."""
+
+    ids: list[str]
+    places: list[str]
+    """Where the user finds each of them."""
+
+
+def hold() -> None:
+    """Keep customers from being deleted: add, remove or list holds."""
+
+
+def add(
+    ground: Annotated[str, typer.Option(metavar="TEXT", help="Why; shown in lists and reports.")],
+    customer_id: CustomerId = None,
+    file: HoldFile = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Last day or moment of the hold, or +30d, +1month; else until removed."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Give holds that stand this ground and end.")] = False,
+    column: session.Column = "customer_id",
+    environment: session.EnvironmentOption = None,
+    merchant: session.Merchant = None,
+    json: session.Json = False,
+) -> None:
+    """Put customers on hold; when this returns, none of them is sent any more."""
+    settings = load_settings(environment=environment, merchant_id=merchant)
+    term = _term(ground, until)
+    customers = _customers(customer_id, file, column, settings)
+    with session.running_redis(settings, start=True) as reachable:
+        placed = asyncio.run(_add(reachable, customers.ids, term, replace))
+    if isinstance(placed, Overlaps):
+        terms = [f"{customers.places[at]} is on hold {_standing(term)} already" for at, term in placed.first.items()]
+        raise RefusedError(f"nothing was held: {_some(terms, placed.many)}; add --replace if the new hold shall stand")
+    if json:
+        emit({"on_hold": len(customers.ids), "changed": placed})
+    say(f"{len(customers.ids):,} on hold {_standing(term)}; {placed:,} of these new or changed")
+
+
+async def _add(settings: Settings, ids: Sequence[str], term: Term, replace: bool) -> int | Overlaps:
+    async with session.opened_store(settings) as store:
+        return await place(store.holds, ids, term, replace=replace)
+
+
+def remove(
+    customer_id: CustomerId = None,
+    file: HoldFile = None,
+    resubmit: Annotated[bool, typer.Option("--resubmit", help="Make a new batch of the records it held back.")] = False,
+    confirm: session.Confirm = None,
+    column: session.Column = "customer_id",
+    environment: session.EnvironmentOption = None,
+    merchant: session.Merchant = None,
+    json: session.Json = False,
+) -> None:
+    """Release customers from hold, and list the records of ended batches that it held back."""
+    settings = load_settings(environment=environment, merchant_id=merchant)
+    if resubmit and settings.redis_url is None:
+        raise UsageError("--resubmit needs workers elsewhere, and so EXPUNGE_REDIS_URL; nothing was released")
+    if resubmit:
+        _ = settings.upstream_prefix  # a batch is bound to its upstream, so one must be set
+    customers = _customers(customer_id, file, column, settings)
+    with session.running_redis(settings) as reachable:
+        found, batch = asyncio.run(_remove(reachable, customers, resubmit, confirm))
+    if json:
+        records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
+        emit({"released": len(customers.ids), "held_back": records, "resubmitted": batch.id if batch else None})
+    else:
+        for each in found:
+            typer.echo(f"{each.batch_id}  {each.row:>9}  {each.customer_id}")
+    say(f"{len(customers.ids):,} released; {len(found):,} records of ended batches had been held back")
+    if batch:
+        say(f"batch {batch.id}: {batch.description.rows:,} customers resubmitted")
+
+
+async def _remove(
+    settings: Settings, customers: _Customers, resubmit: bool, confirm: str | None
+) -> tuple[list[HeldBack], Batch | None]:
+    """The guard of a submission comes first: if it refuses, nothing is released."""
+    async with session.opened_store(settings) as store:
+        known = (await store.holds.lookup(customers.ids)).grounds
+        _refuse_unknown([at for at in range(len(customers.ids)) if at not in known], customers)
+        found = await held_back(store.batches, settings.target, customers.ids)
+        if not resubmit or not found:
+            await _release(store, customers)
+            return found, None
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "released.csv"
+            path.write_text("\n".join(["customer_id", *dict.fromkeys(each.customer_id for each in found)]) + "\n")
+            with session.open_csv(str(path), "customer_id", settings, skip_bad_rows=False) as csv_file:
+                description = describe(
+                    csv_file.inspect(), settings.target, settings.shard_size, None, brakes=settings.brakes
+                )
+                session.guard_production(description, confirm)
+                await _release(store, customers)
+                batch, _ = await take_in(store, csv_file, description, again=True)
+                await session.say_if_unserved(store, batch, settings)
+        return found, batch
+
+
+async def _release(store: Store, customers: _Customers) -> None:
+    _refuse_unknown(await store.holds.remove(customers.ids), customers)
+
+
+def list_(
+    environment: session.EnvironmentOption = None, merchant: session.Merchant = None, json: session.Json = False
+) -> None:
+    """List the customers on hold, those first that are longest."""
+    settings = load_settings(environment=environment, merchant_id=merchant)
+
+    async def read() -> list[Hold]:
+        async with session.opened_store(reachable) as store:
+            return await store.holds.all()
+
+    with session.running_redis(settings) as reachable:
+        found = asyncio.run(read())
+    if json:
+        emit({"holds": [_as_json(each) for each in found]})
+        return
+    for each in found:
+        typer.echo(f"{rfc3339(each.since)}  {_until(each.term):<26}  {each.customer_id}  {each.term.ground}")
+    if not found:
+        say("nobody is on hold")
+
+
+def _as_json(held: Hold) -> dict[str, Any]:
+    return {
+        "customer_id": held.customer_id,
+        "ground": held.term.ground,
+        "since": rfc3339(held.since),
+        "until": rfc3339(held.term.until) if held.term.until else None,
+    }
+
+
+SUBCOMMANDS = {"add": add, "remove": remove, "list": list_}
+
+
+def _term(ground: str, until: str | None) -> Term:
+    try:
+        return Term(read_ground(ground), session.moment("--until", until))
+    except ValueError as error:
+        raise UsageError(f"--ground: {error}") from None
+
+
+def _customers(customer_id: str | None, file: str | None, column: str, settings: Settings) -> _Customers:
+    """Raises ``UsageError`` when any ID is wrong."""
+    if (customer_id is None) == (file is None):
+        raise UsageError("name one customer's ID, or a file with --file")
+    if customer_id is not None:
+        if not settings.id_rule.accepts(customer_id):
+            raise UsageError(f"the ID is not acceptable: {problem_of(customer_id)}; nothing was done")
+        return _Customers([customer_id], ["the customer"])
+    with session.open_csv(file or "", column, settings, skip_bad_rows=False) as csv_file:
+        inspection = csv_file.inspect()
+        _check(inspection)
+        rows = [row for row in csv_file.rows() if row.reason is None]
+    return _Customers([row.customer_id for row in rows], [f"row {row.number} of {inspection.source}" for row in rows])
+
+
+def _check(inspection: Inspection) -> None:
+    if inspection.invalid:
+        problems = [f"line {line} {problem}" for line, problem in inspection.invalid_samples]
+        raise InputError(inspection.source, f"has invalid IDs: {_some(problems, inspection.invalid)}; nothing was done")
+    if inspection.valid > _MOST:
+        raise InputError(inspection.source, f"has more than {_MOST:,} customers: split it; nothing was done")
+
+
+def _refuse_unknown(positions: Sequence[int], customers: _Customers) -> None:
+    if positions:
+        raise UsageError(
+            f"not on hold: {_some([customers.places[at] for at in positions], len(positions))}; nobody was released"
+        )
+
+
+def _standing(term: Term) -> str:
+    return f"{_until(term)} ({term.ground})"
+
+
+def _until(term: Term) -> str:
+    return f"until {rfc3339(term.until)}" if term.until else "until removed"
+
+
+def _some(parts: Sequence[str], count: int) -> str:
+    """The first few, and how many of all ``count`` are left out."""
+    left = count - _NAMED
+    return ", ".join(parts[:_NAMED]) + (f" and {left:,} more" if left > 0 else "")
