@@ -32,6 +32,7 @@ from worker.domain import sentinels
 from worker.domain.batches import Environment, Target
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
+from worker.domain.people import ApprovalRule
 from worker.domain.rates import Rate
 from worker.domain.sentinels import SentinelAddress
 
@@ -159,6 +160,11 @@ class Settings(BaseSettings):
     max_attempts: PositiveInt = Field(5, le=100, description="attempts for one record")
     shard_size: PositiveInt = Field(250, le=500, description="records in one Celery message")
     max_batch: PositiveInt = Field(1_000_000, description="most rows in one batch")
+    approval_above: NonNegativeInt | None = Field(
+        None, description="batches of more rows wait for the approval of somebody other than their submitter"
+    )
+    approval_in_production: bool = Field(False, description="whether all batches of production wait for approval")
+    token: SecretStr | None = Field(None, description="shows that the name of `--as` is yours; secret")
     retention_days: PositiveInt = Field(30, description="days after its end that a batch is kept")
     ledger_days: NonNegativeInt = Field(
         365, description="days that a deletion is remembered, as a keyed digest; 0: never"
@@ -184,6 +190,11 @@ class Settings(BaseSettings):
     def target(self) -> Target:
         """Whose customers, in which world."""
         return Target(self.environment, self.merchant_id)
+
+    @property
+    def approval(self) -> ApprovalRule:
+        """Which batches wait for approval."""
+        return ApprovalRule(self.approval_above, self.approval_in_production)
 
     @property
     def id_rule(self) -> IdRule:

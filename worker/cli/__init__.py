@@ -30,12 +30,15 @@ _MODULES = {
     "pause": "batches",
     "resume": "batches",
     "cancel": "batches",
+    "approve": "batches",
+    "audit": "audit",
+    "token": "tokens",
     "worker": "worker",
     "simulator": "simulator",
     "doctor": "doctor",
 }
-"""The module of each command; the function has the command's name."""
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
+"""The module of each command; the function has the command's name. One with commands of its own has a ``group``."""
+CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 class _Commands(TyperGroup):
@@ -46,7 +49,9 @@ class _Commands(TyperGroup):
         if cmd_name not in _MODULES:
             return None
         module = import_module(f"worker.cli.{_MODULES[cmd_name]}")
-        one = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_CONTEXT)
+        if group := getattr(module, "group", None):
+            return typer.main.get_group(group)
+        one = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=CONTEXT)
         one.command(cmd_name)(getattr(module, cmd_name))
         return typer.main.get_command(one)
 
@@ -69,7 +74,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings=_CONTEXT,
+    context_settings=CONTEXT,
     epilog="Exit codes: 0 every record is deleted or absent; 3 some record is not; 4 refused or paused by a guard; "
     "2 usage or bad input; 1 internal error; 130 interrupted.",
 )

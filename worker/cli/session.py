@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from worker.cli.output import say
 from worker.domain.batch_ids import is_batch_id
 from worker.domain.batches import Batch, Environment, Lane
-from worker.domain.errors import RefusedError, UnreachableError, UsageError
+from worker.domain.errors import Guard, RefusedError, UnreachableError, UsageError
 from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
 from worker.settings import Settings
@@ -48,6 +48,9 @@ LaneOption: TypeAlias = Annotated[
 ]
 Confirm: TypeAlias = Annotated[
     int | None, typer.Option(metavar="N", help="In production: exactly the number of records, instead of typing it.")
+]
+As: TypeAlias = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Who you are; your token is in EXPUNGE_TOKEN.")
 ]
 Again: TypeAlias = Annotated[bool, typer.Option("--again", help="Take a file that was taken before.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout (docs/json.md).")]
@@ -153,14 +156,16 @@ def guard_production(settings: Settings, rows: int, confirm: int | None) -> None
     if confirm is None:
         if not sys.stdin.isatty():
             raise RefusedError(
-                f"{settings.environment.value}: nothing was sent; to delete {rows:,} customers, add --confirm {rows}"
+                f"{settings.environment.value}: nothing was sent; to delete {rows:,} customers, add --confirm {rows}",
+                Guard.CONFIRMATION,
             )
         say(f"This deletes {rows:,} customers of merchant '{settings.merchant_id}' in production. It cannot be undone.")
         answer = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
         confirm = int(answer) if answer.strip().isascii() and answer.strip().isdigit() else -1
     if confirm != rows:
         raise RefusedError(
-            f"production: nothing was sent; the file has {rows:,} records, which is not what was confirmed"
+            f"production: nothing was sent; the file has {rows:,} records, which is not what was confirmed",
+            Guard.CONFIRMATION,
         )
 
 

@@ -82,6 +82,10 @@ class Description:
     """The input's header, in order; the ID column alone when it had none."""
     reference: str | None = None
     lane: Lane = Lane.BULK
+    submitted_by: str | None = None
+    """A name; ``None`` where nobody has one."""
+    needs_approval: bool = False
+    """Whether nothing of it is sent before somebody else has approved it."""
 
     @property
     def shards(self) -> int:
@@ -144,6 +148,8 @@ class Batch:
     """Set when every record has its outcome."""
     probe_at: float | None = None
     """While the circuit is open: when the upstream is asked again."""
+    approved_by: str | None = None
+    approved_at: float | None = None
 
     @property
     def goes_on(self) -> bool:

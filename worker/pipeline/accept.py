@@ -7,7 +7,8 @@ from itertools import islice
 
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Description, Lane, Target
-from worker.domain.errors import RefusedError
+from worker.domain.errors import Guard, RefusedError
+from worker.domain.people import ApprovalRule
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile, Inspection, Row
 from worker.store.batches import Accepted, Batches
@@ -17,7 +18,13 @@ _SMALLEST = 10  # records of a shard; what a shard costs by itself is little bes
 
 
 def describe(
-    inspection: Inspection, target: Target, shard_size: int, reference: str | None, lane: Lane = Lane.BULK
+    inspection: Inspection,
+    target: Target,
+    shard_size: int,
+    reference: str | None,
+    lane: Lane = Lane.BULK,
+    *,
+    approval: ApprovalRule,
 ) -> Description:
     """What a batch made of this file says of itself; ``shard_size`` is the most that a shard may hold."""
     return Description(
@@ -30,6 +37,7 @@ def describe(
         columns=inspection.columns,
         reference=reference,
         lane=lane,
+        needs_approval=approval.asks(inspection.rows, target.environment),
     )
 
 
@@ -64,7 +72,8 @@ async def _refuse_other_content(batches: Batches, batch_id: str, description: De
     if existing is None or existing.description.sha256 != description.sha256:
         raise RefusedError(
             f"the reference '{description.reference}' names batch {batch_id}, which was made of another file; "
-            "use another reference"
+            "use another reference",
+            Guard.REFERENCE,
         )
 
 

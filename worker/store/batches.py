@@ -22,6 +22,7 @@ from worker.domain.batches import (
 )
 from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
+from worker.domain.people import WORKER
 from worker.domain.records import Result
 from worker.store import keys
 from worker.store.packing import pack_ids, pack_result, unpack_ids, unpack_result
@@ -175,18 +176,33 @@ class Batches:
         return None
 
     async def move(
-        self, batch_id: str, source: BatchState, to: BatchState, reason: StateReason | None = None
+        self,
+        batch_id: str,
+        source: BatchState,
+        to: BatchState,
+        reason: StateReason | None = None,
+        actor: str | None = WORKER,
     ) -> tuple[bool, BatchState | None]:
         """Make a transition if the batch is in ``source``; returns whether it was made and the state it is in now.
 
         The state is ``None`` if there is no such batch. A batch with nothing pending completes instead of running.
+        The audit trail has in the same step who did it: the ``actor``, ``None`` for somebody without a name. From
+        ``awaiting_approval`` to ``running``, the actor is who approved it; that it is the right one is for the caller.
         """
         if to not in TRANSITIONS[source]:
             raise ValueError(f"there is no transition from {source} to {to}")
         of = partial(keys.of_batch, batch_id)
         moved, state = await self._transition(
             keys=[of(part) for part in ("meta", "tally", "shards", "holders", "parked")],
-            args=[batch_id, keys.of_batch(batch_id, ""), self._retention, source.value, to.value, reason or ""],
+            args=[
+                batch_id,
+                keys.of_batch(batch_id, ""),
+                self._retention,
+                source.value,
+                to.value,
+                reason or "",
+                actor or "",
+            ],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
 
@@ -251,6 +267,8 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes]:
         "columns": orjson.dumps(description.columns),
         "reference": description.reference or "",
         "lane": description.lane.value,
+        "submitted_by": description.submitted_by or "",
+        "needs_approval": int(description.needs_approval),
     }
 
 
@@ -267,6 +285,8 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         columns=tuple(orjson.loads(meta["columns"])),
         reference=meta["reference"] or None,
         lane=Lane(meta["lane"]),
+        submitted_by=meta.get("submitted_by") or None,  # batches of before have neither
+        needs_approval=meta.get("needs_approval") == "1",
     )
     return Batch(
         id=batch_id,
@@ -277,4 +297,6 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         created_at=int(meta["created_at"]) / 1000,
         ended_at=int(meta["ended_at"]) / 1000 if "ended_at" in meta else None,
         probe_at=int(meta["probe_at"]) / 1000 if "probe_at" in meta else None,
+        approved_by=meta.get("approved_by") or None,
+        approved_at=int(meta["approved_at"]) / 1000 if "approved_at" in meta else None,
     )
