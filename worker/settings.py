@@ -34,6 +34,7 @@ from worker.domain.batches import Environment, Target
 from worker.domain.brakes import LEAST, Brakes
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
+from worker.domain.people import ApprovalRule
 from worker.domain.rates import Rate
 from worker.domain.sentinels import SentinelAddress
 
@@ -172,6 +173,11 @@ class Settings(BaseSettings):
     canary: NonNegativeInt | None = Field(
         None, lt=LEAST, description="records that run alone before the rest; unset: 20 in production, 0 in sandbox"
     )
+    approval_above: NonNegativeInt | None = Field(
+        None, description="batches of more rows wait for the approval of somebody other than their submitter"
+    )
+    approval_in_production: bool = Field(False, description="whether all batches of production wait for approval")
+    token: SecretStr | None = Field(None, description="shows that the name of `--as` is yours; secret")
     retention_days: PositiveInt = Field(30, description="days after its end that a batch is kept")
     ledger_days: NonNegativeInt = Field(
         365, description="days that a deletion is remembered, as a keyed digest; 0: never"
@@ -207,6 +213,11 @@ class Settings(BaseSettings):
         if canary is None:
             canary = _CANARY if self.environment is Environment.PRODUCTION else 0
         return Brakes(self.failure_threshold, self.not_found_threshold, canary)
+
+    @property
+    def approval(self) -> ApprovalRule:
+        """Which batches wait for approval."""
+        return ApprovalRule(self.approval_above, self.approval_in_production)
 
     @property
     def id_rule(self) -> IdRule:

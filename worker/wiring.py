@@ -17,11 +17,13 @@ from worker.pipeline.shard_run import Tools
 from worker.queue import Publisher, celery_app
 from worker.settings import Settings
 from worker.store import keys
+from worker.store.audit import Audit
 from worker.store.batches import Batches
 from worker.store.connection import open_redis
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.shards import Presence, Shards
+from worker.store.tokens import Tokens
 from worker.upstream.client import Endpoint, open_client
 
 _PROBE_MARGIN = 5.0  # seconds, beyond an attempt's, until a probe of the circuit is taken for lost
@@ -44,6 +46,8 @@ class Store:
     presence: Presence
     feeder: Feeder
     digester: Digester
+    tokens: Tokens
+    audit: Audit
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,9 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         presence = Presence(redis, settings.target)
         publisher = Publisher(celery_app(broker_url(settings)))
         feeder = Feeder(batches, shards, presence, publisher, settings.target)
-        yield Store(redis, batches, shards, ledger, holds, presence, feeder, digester)
+        yield Store(
+            redis, batches, shards, ledger, holds, presence, feeder, digester, tokens=Tokens(redis), audit=Audit(redis)
+        )
 
 
 @asynccontextmanager

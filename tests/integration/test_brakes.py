@@ -11,6 +11,7 @@ from tests.integration.conftest import Open
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.brakes import BAD, Brakes, Despite, Tripped
 from worker.domain.errors import RefusedError
+from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.records import Result
 from worker.pipeline import control
@@ -172,7 +173,7 @@ async def test_a_plain_resume_is_refused_with_the_numbers_and_what_would_be_allo
 async def test_despite_another_brake_is_refused(store: Store, despite: Despite) -> None:
     batch_id = await braked(store)
     with pytest.raises(RefusedError, match="--despite failure_threshold"):
-        await control.resume(store.batches, store.feeder, batch_id, despite)
+        await control.resume(store.batches, store.feeder, batch_id, despite=despite)
 
 
 async def test_the_store_itself_does_not_let_a_braked_batch_run(store: Store) -> None:
@@ -187,20 +188,20 @@ async def test_despite_is_refused_for_what_no_brake_holds(store: Store) -> None:
     batch_id = await batch_of(store, SIZE)
     await control.pause(store.batches, batch_id)
     with pytest.raises(RefusedError, match="is not paused by failure_threshold"):
-        await control.resume(store.batches, store.feeder, batch_id, Despite.FAILURE_THRESHOLD)
+        await control.resume(store.batches, store.feeder, batch_id, despite=Despite.FAILURE_THRESHOLD)
     assert await stands(store, batch_id) == (BatchState.PAUSED, StateReason.OPERATOR)
 
 
 async def test_a_batch_that_goes_on_despite_a_brake_is_not_held_by_it_again_but_by_the_other(store: Store) -> None:
     batch_id = (await submit(store.batches, customers(400), 400)).batch_id
     await write(store, batch_id, [REFUSED] * 100)
-    await control.resume(store.batches, store.feeder, batch_id, Despite.FAILURE_THRESHOLD)
+    await control.resume(store.batches, store.feeder, batch_id, despite=Despite.FAILURE_THRESHOLD)
     await write(store, batch_id, [REFUSED], 100)
     batch = await existing(store.batches, batch_id)
     assert (batch.state, batch.tripped, batch.despite) == (BatchState.RUNNING, None, (Despite.FAILURE_THRESHOLD,))
     await write(store, batch_id, [GONE] * 101, 101)
     assert await stands(store, batch_id) == (BatchState.PAUSED, StateReason.MOSTLY_NOT_FOUND)
-    await control.resume(store.batches, store.feeder, batch_id, Despite.MOSTLY_NOT_FOUND)
+    await control.resume(store.batches, store.feeder, batch_id, despite=Despite.MOSTLY_NOT_FOUND)
     await write(store, batch_id, [GONE], 202)
     batch = await existing(store.batches, batch_id)
     assert (batch.state, batch.despite) == (
@@ -260,7 +261,7 @@ async def test_a_canary_that_ends_badly_pauses_the_batch(store: Store, reason: R
 async def test_despite_the_canary_the_rest_goes_but_is_judged_at_a_hundred(store: Store) -> None:
     batch_id = await batch_of(store, SIZE, CANARY)
     await write(store, batch_id, [REFUSED] * 5)
-    await control.resume(store.batches, store.feeder, batch_id, Despite.CANARY)
+    await control.resume(store.batches, store.feeder, batch_id, despite=Despite.CANARY)
     await write(store, batch_id, [REFUSED] * 94, 5)
     assert await stands(store, batch_id) == RUNNING
     assert (await claimed(store.shards, batch_id)).allowance is None
@@ -328,6 +329,19 @@ async def test_a_worker_sends_the_canary_alone_and_then_the_rest_in_one_go(
     assert sorted(first) == customers(5)
     assert upstream.log[5].t > max(entry.t for entry in upstream.log[:5]) + 0.05
     assert sorted(entry.id for entry in upstream.log) == customers(30)
+
+
+async def test_who_is_on_hold_is_no_part_of_the_canary_and_nobody_waits_for_them(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    """The first shard is on hold as a whole, after the batch was submitted: it must not be given out for ever."""
+    ours = await worker()
+    batch_id = await batch_of(ours.store, 30, CANARY, 10)
+    await ours.store.holds.add(customers(12), Term("litigation"), replace=False)
+    await delete_shard(ours.tools, batch_id, 0)
+    assert sorted(entry.id for entry in upstream.log[:5]) == customers(17)[12:]
+    assert {entry.id for entry in upstream.log} == set(customers(30)[12:])
+    assert (await existing(ours.store.batches, batch_id)).state is BatchState.COMPLETED
 
 
 async def test_a_worker_sends_nothing_beyond_a_canary_that_ends_badly(worker: Open, upstream: SimulatorThread) -> None:

@@ -667,6 +667,9 @@ async def _pieces(redis: Redis, key: bytes) -> list[bytes]:
             found = await redis.smembers(key)
         case b"list":
             found = await redis.lrange(key, 0, -1)
+        case b"stream":
+            entries: list[tuple[bytes, dict[bytes, bytes]]] = await redis.xrange(key)  # type: ignore[assignment]
+            found = [piece for _, fields in entries for piece in (*fields.keys(), *fields.values())]
         case other:
             raise AssertionError(f"look into {other!r} too")
     return list(found)

@@ -15,6 +15,7 @@ from worker.domain.batches import Environment
 from worker.domain.customer_ids import IdRule
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
+from worker.domain.people import NO_APPROVAL
 from worker.domain.rates import Rate
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile
@@ -118,7 +119,7 @@ async def test_at_submission_who_is_on_hold_is_skipped_with_the_ground(store: St
     path = tmp_path / "customers.csv"
     path.write_text("customer_id\nc0\nc1\nbad id\nc1\nc2\nc4\n")
     with CsvFile.open(path, rule=IdRule.of()) as file:
-        description = describe(file.inspect(), TARGET, 2, None)
+        description = describe(file.inspect(), TARGET, 2, None, approval=NO_APPROVAL)
         accepted = await accept(store.batches, store.holds, file, description)
     found = [(line.result.reason.text, line.result.note) if line.result else None
              for line in await lines(store.batches, accepted.batch_id)]  # fmt: skip
@@ -131,7 +132,9 @@ async def test_a_batch_of_customers_on_hold_alone_completes_at_once(store: Store
     path = tmp_path / "customers.csv"
     path.write_text("customer_id\nc0\n")
     with CsvFile.open(path, rule=IdRule.of()) as file:
-        accepted = await accept(store.batches, store.holds, file, describe(file.inspect(), TARGET, 2, None))
+        accepted = await accept(
+            store.batches, store.holds, file, describe(file.inspect(), TARGET, 2, None, approval=NO_APPROVAL)
+        )
     batch = await store.batches.get(accepted.batch_id)
     assert batch is not None
     assert (batch.state.value, batch.tally.all_gone) == ("completed", False)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from worker.domain.brakes import Brakes
 from worker.domain.errors import RefusedError
 from worker.domain.holds import Term
 from worker.domain.outcomes import Outcome, Reason
+from worker.domain.people import NO_APPROVAL, ApprovalRule
 from worker.domain.records import Doubt, Result
 from worker.pipeline.delete_shard import delete_shard
 from worker.pipeline.retry import describe, retry
@@ -36,7 +38,7 @@ async def ended(store: Store, reasons: Mapping[str, Reason], size: int = 500) ->
 
 
 async def asked(store: Store, batch: Batch, most: int = 500) -> Accepted:
-    return await retry(store.batches, store.holds, batch, describe(batch, most, Brakes()))
+    return await retry(store.batches, store.holds, batch, describe(batch, most, Brakes(), NO_APPROVAL))
 
 
 async def retried(store: Store, batch: Batch, most: int = 500) -> Batch:
@@ -73,6 +75,16 @@ async def test_asked_twice_it_is_the_same_batch(store: Store) -> None:
     first, second = [await asked(store, old) for _ in range(2)]
     assert first.batch_id == second.batch_id
     assert (first.known_by, second.known_by) == (None, "file")
+
+
+async def test_a_retry_is_a_submission_of_its_own_that_needs_an_approval_of_its_own(store: Store) -> None:
+    old = await ended(store, {"a": Reason.NO_CONNECTION, "b": Reason.NO_CONNECTION})
+    old = replace(old, description=replace(old.description, submitted_by="anna"))
+    described = {above: describe(old, 500, Brakes(), ApprovalRule(above)) for above in (1, 2)}
+    assert [described[above].needs_approval for above in (1, 2)] == [True, False]
+    assert described[1].submitted_by is None
+    made = await existing(store.batches, (await retry(store.batches, store.holds, old, described[1])).batch_id)
+    assert made.state is BatchState.AWAITING_APPROVAL
 
 
 async def test_batches_with_the_same_records_are_retried_each_by_itself(store: Store) -> None:

@@ -9,8 +9,11 @@ import typer.main
 
 from worker.cli import app, summary
 from worker.domain import errors
+from worker.domain.audit import Deed
 from worker.domain.batches import BatchState, StateReason
+from worker.domain.errors import Guard
 from worker.domain.outcomes import Actor, Outcome, Reason
+from worker.domain.people import MAY, Act, Role
 from worker.reports.columns import COLUMNS, ReportFormat
 from worker.settings import PREFIX, Settings
 from worker.simulator import BUILT_IN, FAULTS, Entry, Rule, Scenario
@@ -140,6 +143,23 @@ def options_of(command: str) -> Iterator[str]:
         for parameter in each.params:
             if parameter.param_type_name == "option":
                 yield from (option for option in parameter.opts if option != "--help")
+
+
+@pytest.mark.parametrize("act", Act)
+def test_the_table_of_roles_is_that_of_the_code(act: Act) -> None:
+    cells = row(page("safety.md"), code(act.value))
+    assert row(page("safety.md"), "act") == ["act", "commands", *map(code, Role)]
+    assert cells[2:] == [MAY[act].get(role, "") for role in Role]
+
+
+@pytest.mark.parametrize("guard", Guard)
+def test_every_guard_is_documented(guard: Guard) -> None:
+    assert row(page("safety.md"), code(guard.value))
+
+
+@pytest.mark.parametrize("deed", Deed)
+def test_every_deed_of_the_audit_trail_is_documented(deed: Deed) -> None:
+    assert re.search(rf"^\| (`\w+`, )?`{deed.value}`", page("safety.md"), re.MULTILINE)
 
 
 def test_every_option_that_is_documented_exists() -> None:

@@ -278,11 +278,14 @@ BATCH = Batch(
         id_column="customer_id",
         columns=("customer_id", "note"),
         reference="ticket-7",
+        submitted_by="anna",
     ),
     state=BatchState.PAUSED,
     state_reason=StateReason.OPERATOR,
     tally=Tally(1, {Reason.MISSING_FIELD: 1, Reason.CONFIRMED: 1, Reason.DUPLICATE: 1, Reason.DELETED_EARLIER: 1}),
     created_at=AT,
+    approved_by="ben",
+    approved_at=AT + 30,
 )
 
 
@@ -297,6 +300,9 @@ def test_the_manifest_says_what_the_report_is_of(tmp_path: Path) -> None:
         "environment": "sandbox",
         "merchant": "m_1",
         "reference": "ticket-7",
+        "submitted_by": "anna",
+        "approved_by": "ben",
+        "approved_at": "2026-01-31T12:00:30Z",
         "input": {"name": "in.csv", "sha256": "a" * 64, "rows": 5},
         "report": {"name": "out.csv", "sha256": report.sha256, "lines": 5, "format": "csv", "only": None},
         "tally": {

@@ -1,4 +1,4 @@
-"""``expunge status``, ``watch``, ``batches``, ``pause``, ``resume`` and ``cancel``: how batches stand."""
+"""``expunge status``, ``watch``, ``batches``, ``approve``, ``pause``, ``resume`` and ``cancel``: how batches stand."""
 
 import asyncio
 import time
@@ -9,8 +9,10 @@ import typer
 from redis.exceptions import RedisError
 
 from worker.cli import session
+from worker.cli.admission import FIRST_TOKEN, Caller
 from worker.cli.output import (
     ProgressDisplay,
+    awaits,
     batch_json,
     counts,
     emit,
@@ -23,6 +25,8 @@ from worker.cli.output import (
 from worker.domain.batches import Batch, BatchState
 from worker.domain.brakes import Despite
 from worker.domain.deadlines import expected_end, is_on_time
+from worker.domain.errors import Guard, RefusedError
+from worker.domain.people import Act
 from worker.pipeline import control
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
@@ -38,13 +42,20 @@ def exit_code(batch: Batch) -> int:
     return 0 if batch.state is BatchState.COMPLETED and batch.tally.all_gone else 3
 
 
-def status(batch_id: session.BatchId, json: session.Json = False, simulate: session.Simulated = False) -> None:
+def status(
+    batch_id: session.BatchId,
+    me: session.As = None,
+    json: session.Json = False,
+    simulate: session.Simulated = False,
+) -> None:
     """Show how a batch stands."""
     settings = load_settings()
-    with session.running_redis(settings, simulate=simulate) as reachable:
+    caller = Caller(settings, me, Act.LOOK, batch_id, simulate)
+    with caller.audited(), session.running_redis(settings, simulate=simulate) as reachable:
 
         async def read() -> tuple[Batch, int]:
             async with session.opened_store(reachable) as store:
+                await caller.admitted(store)
                 found = await session.found(store, batch_id)
                 return found, await session.serving(store, found)
 
@@ -65,8 +76,14 @@ def _print_status(batch: Batch, expected: float | None) -> None:
     target = description.target
     whose = f"{target.environment.value}, merchant '{target.merchant}', upstream {target.upstream}"
     typer.echo(f"  {description.source}, {description.rows:,} rows, {whose}")
+    by = f" by {description.submitted_by}" if description.submitted_by else ""
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
-    typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
+    typer.echo(f"  submitted {rfc3339(batch.created_at)}{by}{ended}")
+    if batch.approved_at:
+        typer.echo(f"  approved {rfc3339(batch.approved_at)} by {batch.approved_by}")
+    if batch.state is BatchState.AWAITING_APPROVAL:
+        typer.echo(f"  sha256 {description.sha256}")
+        typer.echo(f"  {awaits(batch)}")
     if description.due is not None:
         typer.echo(f"  due {rfc3339(description.due)}: {_punctuality(batch, expected)}")
     if batch.state_reason is not None:
@@ -94,13 +111,20 @@ def _pause_of(batch: Batch) -> str:
     return f"{why_paused(batch)}. To go on: {to_go_on(batch)}"
 
 
-def watch(batch_id: session.BatchId, json: session.Json = False, simulate: session.Simulated = False) -> None:
-    """Show a batch's progress until it ends or is paused; the exit code says how."""
+def watch(
+    batch_id: session.BatchId,
+    me: session.As = None,
+    json: session.Json = False,
+    simulate: session.Simulated = False,
+) -> None:
+    """Show a batch's progress until it ends, is paused or waits for approval; the exit code says how."""
     settings = load_settings()
-    with session.running_redis(settings, simulate=simulate) as reachable:
+    caller = Caller(settings, me, Act.LOOK, batch_id, simulate)
+    with caller.audited(), session.running_redis(settings, simulate=simulate) as reachable:
 
         async def until_ended() -> Batch:
             async with session.opened_store(reachable) as store:
+                await caller.admitted(store)
                 batch, told = await session.found(store, batch_id), simulate
                 follower = session.Follower(store, session.embedded_home(settings, simulate=simulate))
                 with ProgressDisplay() as display:
@@ -118,6 +142,8 @@ def watch(batch_id: session.BatchId, json: session.Json = False, simulate: sessi
         emit(batch_json(batch))
     else:
         say(f"batch {batch.id}: {state_of(batch)}: {counts(batch.tally)}")
+        if batch.state is BatchState.AWAITING_APPROVAL:
+            say(awaits(batch))
         if batch.state_reason is not None:
             say(f"paused: {_pause_of(batch)}")
     raise typer.Exit(exit_code(batch))
@@ -133,14 +159,17 @@ async def _served(store: Store, batch: Batch) -> bool:
 
 def batches(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 20,
+    me: session.As = None,
     json: session.Json = False,
     simulate: session.Simulated = False,
 ) -> None:
     """List the newest batches."""
-    with session.running_redis(load_settings(), simulate=simulate) as reachable:
+    caller = Caller(load_settings(), me, Act.LOOK, simulate=simulate)
+    with caller.audited(), session.running_redis(caller.settings, simulate=simulate) as reachable:
 
         async def read() -> list[Batch]:
             async with session.opened_store(reachable) as store:
+                await caller.admitted(store)
                 return await store.batches.recent(limit)
 
         listed = asyncio.run(read())
@@ -154,32 +183,57 @@ def batches(
         say("there are no batches yet")
 
 
-def pause(batch_id: session.BatchId, simulate: session.Simulated = False) -> None:
+def approve(
+    batch_id: session.BatchId,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="HEX", help="Only if the submitted file has this SHA-256, as sha256sum says.")
+    ] = None,
+    me: session.As = None,
+) -> None:
+    """Let a batch run that somebody else submitted, and that waits for this."""
+
+    async def act(store: Store, batch: Batch, name: str | None) -> None:
+        if name is None:
+            raise RefusedError(
+                f"an approval needs a name, and nobody has one; the first token is made by: {FIRST_TOKEN}",
+                Guard.APPROVAL,
+            )
+        if sha256 is not None and sha256.lower() != batch.description.sha256:
+            raise RefusedError(
+                f"batch {batch.id} was made of another file: its SHA-256 is {batch.description.sha256}", Guard.APPROVAL
+            )
+        await control.approve(store.batches, store.feeder, batch.id, name)
+
+    _control(Caller(load_settings(), me, Act.APPROVE, batch_id), act)
+
+
+def pause(batch_id: session.BatchId, me: session.As = None, simulate: session.Simulated = False) -> None:
     """Stop sending; when this returns, nothing more is sent until `expunge resume`."""
 
-    async def act(store: Store) -> None:
-        await control.pause(store.batches, batch_id)
+    async def act(store: Store, batch: Batch, name: str | None) -> None:
+        await control.pause(store.batches, batch.id, name)
 
-    _control(batch_id, simulate, act)
+    _control(Caller(load_settings(), me, Act.PAUSE, batch_id, simulate), act)
 
 
 def resume(
     batch_id: session.BatchId,
     despite: Annotated[Despite | None, typer.Option(help="Go on although this brake holds the batch.")] = None,
+    me: session.As = None,
     simulate: session.Simulated = False,
 ) -> None:
     """Go on with a paused batch."""
 
-    async def act(store: Store) -> None:
-        await control.resume(store.batches, store.feeder, batch_id, despite)
+    async def act(store: Store, batch: Batch, name: str | None) -> None:
+        await control.resume(store.batches, store.feeder, batch.id, name, despite=despite)
 
-    _control(batch_id, simulate, act)
+    _control(Caller(load_settings(), me, Act.RESUME, batch_id, simulate), act)
 
 
-def cancel(batch_id: session.BatchId, simulate: session.Simulated = False) -> None:
+def cancel(batch_id: session.BatchId, me: session.As = None, simulate: session.Simulated = False) -> None:
     """End a batch for good: nothing more is sent, and what is pending is skipped. It cannot be resumed."""
 
-    async def act(store: Store) -> None:
+    async def act(store: Store, batch: Batch, name: str | None) -> None:
         told = False
 
         def in_flight(shards: int) -> None:
@@ -188,19 +242,19 @@ def cancel(batch_id: session.BatchId, simulate: session.Simulated = False) -> No
                 say(f"nothing more is sent; waiting for what {shards} shards have in flight ...")
             told = True
 
-        await control.cancel(store.batches, store.shards, batch_id, in_flight)
+        await control.cancel(store.batches, store.shards, batch.id, in_flight, name)
 
-    _control(batch_id, simulate, act)
+    _control(Caller(load_settings(), me, Act.CANCEL, batch_id, simulate), act)
 
 
-def _control(batch_id: str, simulate: bool, act: Callable[[Store], Coroutine[None, None, None]]) -> None:
-    with session.running_redis(load_settings(), simulate=simulate) as reachable:
+def _control(caller: Caller, act: Callable[[Store, Batch, str | None], Coroutine[None, None, None]]) -> None:
+    with caller.audited(), session.running_redis(caller.settings, simulate=caller.simulate) as reachable:
 
         async def run() -> Batch:
             async with session.opened_store(reachable) as store:
-                await session.found(store, batch_id)
-                await act(store)
-                return await session.found(store, batch_id)
+                batch = await session.found(store, caller.batch_id or "")
+                await act(store, batch, await caller.admitted(store, batch))
+                return await session.found(store, batch.id)
 
         batch = asyncio.run(run())
     say(f"batch {batch.id}: {state_of(batch)}: {counts(batch.tally)}")

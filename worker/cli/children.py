@@ -101,6 +101,7 @@ def _as_environment(settings: Settings) -> Mapping[str, str]:
         "merchant_id": settings.merchant_id,
         "environment": settings.environment.value,
         "rate_limit": str(settings.rate_limit),
+        "token": "",  # workers have no use for it
         "digest_key": settings.digest_key.get_secret_value() if settings.digest_key else "",
     }
     return {f"{PREFIX}{name.upper()}": value for name, value in values.items()}

@@ -9,11 +9,13 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import typer
 
 from worker.cli import session
+from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.cli.submit import take_in
 from worker.domain.batches import Batch
-from worker.domain.errors import InputError, RefusedError, UsageError
+from worker.domain.errors import Guard, InputError, RefusedError, UsageError
 from worker.domain.holds import Hold, Term, read_ground
+from worker.domain.people import Act
 from worker.intake.csv_file import Inspection
 from worker.intake.problems import problem_of
 from worker.pipeline.accept import describe
@@ -56,25 +58,34 @@ def add(
     column: session.Column = "customer_id",
     environment: session.EnvironmentOption = None,
     merchant: session.Merchant = None,
+    me: session.As = None,
     json: session.Json = False,
 ) -> None:
     """Put customers on hold; when this returns, none of them is sent any more."""
     settings = load_settings(environment=environment, merchant_id=merchant)
     term = _term(ground, until)
     customers = _customers(customer_id, file, column, settings)
-    with session.running_redis(settings, start=True) as reachable:
-        placed = asyncio.run(_add(reachable, customers.ids, term, replace))
-    if isinstance(placed, Overlaps):
-        terms = [f"{customers.places[at]} is on hold {_standing(term)} already" for at, term in placed.first.items()]
-        raise RefusedError(f"nothing was held: {_some(terms, placed.many)}; add --replace if the new hold shall stand")
+    caller = Caller(settings, me, Act.HOLD)
+    with caller.audited():
+        with session.running_redis(settings, start=True) as reachable:
+            placed = asyncio.run(_add(caller, reachable, customers.ids, term, replace))
+        if isinstance(placed, Overlaps):
+            raise _overlapping(placed, customers)
     if json:
         emit({"on_hold": len(customers.ids), "changed": placed})
     say(f"{len(customers.ids):,} on hold {_standing(term)}; {placed:,} of these new or changed")
 
 
-async def _add(settings: Settings, ids: Sequence[str], term: Term, replace: bool) -> int | Overlaps:
-    async with session.opened_store(settings) as store:
-        return await place(store.holds, ids, term, replace=replace)
+async def _add(caller: Caller, reachable: Settings, ids: Sequence[str], term: Term, replace: bool) -> int | Overlaps:
+    async with session.opened_store(reachable) as store:
+        return await place(store.holds, ids, term, replace=replace, actor=await caller.admitted(store))
+
+
+def _overlapping(found: Overlaps, customers: _Customers) -> RefusedError:
+    terms = [f"{customers.places[at]} is on hold {_standing(term)} already" for at, term in found.first.items()]
+    return RefusedError(
+        f"nothing was held: {_some(terms, found.many)}; add --replace if the new hold shall stand", Guard.HOLD
+    )
 
 
 def remove(
@@ -85,6 +96,7 @@ def remove(
     column: session.Column = "customer_id",
     environment: session.EnvironmentOption = None,
     merchant: session.Merchant = None,
+    me: session.As = None,
     json: session.Json = False,
 ) -> None:
     """Release customers from hold, and list the records of ended batches that it held back."""
@@ -94,8 +106,9 @@ def remove(
     if resubmit:
         _ = settings.upstream_prefix  # a batch is bound to its upstream, so one must be set
     customers = _customers(customer_id, file, column, settings)
-    with session.running_redis(settings) as reachable:
-        found, batch = asyncio.run(_remove(reachable, customers, resubmit, confirm))
+    caller = Caller(settings, me, Act.RELEASE)
+    with caller.audited(), session.running_redis(settings) as reachable:
+        found, batch = asyncio.run(_remove(caller, reachable, customers, resubmit, confirm))
     if json:
         records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
         emit({"released": len(customers.ids), "held_back": records, "resubmitted": batch.id if batch else None})
@@ -108,45 +121,63 @@ def remove(
 
 
 async def _remove(
-    settings: Settings, customers: _Customers, resubmit: bool, confirm: str | None
+    caller: Caller, reachable: Settings, customers: _Customers, resubmit: bool, confirm: str | None
 ) -> tuple[list[HeldBack], Batch | None]:
-    """The guard of a submission comes first: if it refuses, nothing is released."""
-    async with session.opened_store(settings) as store:
+    async with session.opened_store(reachable) as store:
+        name = await caller.admitted(store)
         known = (await store.holds.lookup(customers.ids)).grounds
         _refuse_unknown([at for at in range(len(customers.ids)) if at not in known], customers)
-        found = await held_back(store.batches, settings.target, customers.ids)
-        if not resubmit or not found:
-            await _release(store, customers)
-            return found, None
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "released.csv"
-            path.write_text("\n".join(["customer_id", *dict.fromkeys(each.customer_id for each in found)]) + "\n")
-            with session.open_csv(str(path), "customer_id", settings, skip_bad_rows=False) as csv_file:
-                description = describe(
-                    csv_file.inspect(), settings.target, settings.shard_size, None, brakes=settings.brakes
-                )
-                session.guard_production(description, confirm)
-                await _release(store, customers)
-                batch, _ = await take_in(store, csv_file, description, again=True)
-                await session.say_if_unserved(store, batch, settings)
-        return found, batch
+        found = await held_back(store.batches, reachable.target, customers.ids)
+        if resubmit and found:
+            ids = list(dict.fromkeys(each.customer_id for each in found))
+            submitter = Caller(caller.settings, caller.name, Act.SUBMIT)
+            return found, await _resubmit(store, submitter, reachable, customers, ids, confirm)
+        _refuse_unknown(await store.holds.remove(customers.ids, name), customers)
+        return found, None
 
 
-async def _release(store: Store, customers: _Customers) -> None:
-    _refuse_unknown(await store.holds.remove(customers.ids), customers)
+async def _resubmit(
+    store: Store, caller: Caller, reachable: Settings, customers: _Customers, ids: Sequence[str], confirm: str | None
+) -> Batch:
+    """Release, and make a batch of what was held back; the guards of a submission come first."""
+    name = await caller.admitted(store)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "released.csv"
+        path.write_text("\n".join(["customer_id", *ids]) + "\n")
+        with session.open_csv(str(path), "customer_id", reachable, skip_bad_rows=False) as csv_file:
+            description = describe(
+                csv_file.inspect(),
+                reachable.target,
+                reachable.shard_size,
+                None,
+                brakes=reachable.brakes,
+                approval=reachable.approval,
+            )
+            description = caller.signed(description, name)
+            session.guard_production(description, confirm)
+            _refuse_unknown(await store.holds.remove(customers.ids, name), customers)
+            batch, _ = await take_in(store, csv_file, description, again=True)
+            await session.say_what_it_waits_for(store, batch, reachable)
+    return batch
 
 
 def list_(
-    environment: session.EnvironmentOption = None, merchant: session.Merchant = None, json: session.Json = False
+    environment: session.EnvironmentOption = None,
+    merchant: session.Merchant = None,
+    me: session.As = None,
+    json: session.Json = False,
 ) -> None:
     """List the customers on hold, those first that are longest."""
     settings = load_settings(environment=environment, merchant_id=merchant)
 
+    caller = Caller(settings, me, Act.LOOK)
+
     async def read() -> list[Hold]:
         async with session.opened_store(reachable) as store:
+            await caller.admitted(store)
             return await store.holds.all()
 
-    with session.running_redis(settings) as reachable:
+    with caller.audited(), session.running_redis(settings) as reachable:
         found = asyncio.run(read())
     if json:
         emit({"holds": [_as_json(each) for each in found]})

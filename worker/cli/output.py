@@ -44,6 +44,9 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "upstream": description.target.upstream,
         "reference": description.reference,
         "lane": description.lane.value,
+        "submitted_by": description.submitted_by,
+        "approved_by": batch.approved_by,
+        "approved_at": rfc3339(batch.approved_at) if batch.approved_at else None,
         "source": description.source,
         "sha256": description.sha256,
         "rows": description.rows,
@@ -73,6 +76,12 @@ def _tripped_json(tripped: Tripped) -> dict[str, Any]:
 def state_of(batch: Batch) -> str:
     """The state, with its reason if there is one."""
     return f"{batch.state.value} ({batch.state_reason.value})" if batch.state_reason else batch.state.value
+
+
+def awaits(batch: Batch) -> str:
+    """What a batch waits for that needs approval."""
+    who = batch.description.submitted_by
+    return f"nothing is sent before somebody other than {who} approves it: expunge approve {batch.id} --as NAME"
 
 
 _ADVICE = {

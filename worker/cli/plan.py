@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from worker.cli import session
+from worker.cli.admission import Caller
 from worker.cli.output import duration, emit, say
 from worker.domain.batches import Description
 from worker.domain.plans import plan_id
@@ -14,6 +15,7 @@ from worker.embedded import has_data
 from worker.intake.csv_file import CsvFile, Inspection
 from worker.pipeline.plan import Known, look_up
 from worker.settings import Settings, load_settings
+from worker.wiring import Store
 
 
 def plan(
@@ -50,22 +52,38 @@ def _known(csv_file: CsvFile, settings: Settings) -> Known | None:
         return asyncio.run(_ask(csv_file, reachable))
 
 
-async def _ask(
-    csv_file: CsvFile, settings: Settings, new: Description | None = None, again: bool = False
-) -> Known | None:
-    """``None`` if ``new`` is none: its file or reference is known."""
+async def _ask(csv_file: CsvFile, settings: Settings) -> Known:
     async with session.opened_store(settings) as store:
-        if new is not None and (known := await store.batches.known(new)) and not (known.known_by == "file" and again):
-            return None
-        ids = (row.customer_id for row in csv_file.rows() if row.reason is None)
-        return await look_up(store.batches, store.holds, store.ledger, ids, settings.target, time.time())
+        return await _look(store, csv_file, settings)
 
 
-def announce(csv_file: CsvFile, settings: Settings, description: Description, *, again: bool) -> None:
-    """The first step of a submission: what it is about to do, on one line, unless it exists already."""
-    known = asyncio.run(_ask(csv_file, settings, description, again))
+async def _look(store: Store, csv_file: CsvFile, settings: Settings) -> Known:
+    ids = (row.customer_id for row in csv_file.rows() if row.reason is None)
+    return await look_up(store.batches, store.holds, store.ledger, ids, settings.target, time.time())
+
+
+def announce(
+    csv_file: CsvFile, caller: Caller, settings: Settings, description: Description, *, again: bool
+) -> Description:
+    """The first step of a submission: who makes it, and on one line what it is about to do, unless it exists already.
+
+    Returns the description with its submitter. Raises ``RefusedError`` if it is not for them to submit.
+    """
+    signed, known = asyncio.run(_begin(csv_file, caller, settings, description, again))
     if known is not None:
         say(_line(csv_file.inspect(), settings, known))
+    return signed
+
+
+async def _begin(
+    csv_file: CsvFile, caller: Caller, settings: Settings, description: Description, again: bool
+) -> tuple[Description, Known | None]:
+    async with session.opened_store(settings) as store:
+        signed = caller.signed(description, await caller.admitted(store))
+        existing = await store.batches.known(signed)
+        if existing is not None and not (existing.known_by == "file" and again):
+            return signed, None
+        return signed, await _look(store, csv_file, settings)
 
 
 def _line(inspection: Inspection, settings: Settings, known: Known) -> str:

@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from worker.cli import session
+from worker.cli.admission import Caller
 from worker.cli.output import say
 from worker.domain.batches import Batch
 from worker.domain.errors import InputError, UsageError
 from worker.domain.outcomes import Outcome
+from worker.domain.people import Act
 from worker.intake.csv_file import CsvFile
 from worker.reports.columns import ReportFormat, ReportRow
 from worker.reports.manifest import write_manifest
@@ -41,6 +43,7 @@ def report(
     join: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The submitted file: its other columns are put into the report.")
     ] = None,
+    me: session.As = None,
     simulate: session.Simulated = False,
 ) -> None:
     """Write a batch's reconciliation report; of a batch that still runs, pending rows included."""
@@ -49,9 +52,11 @@ def report(
         refuse_overwriting(out, str(join))
     separator, outcomes = _delimiter(delimiter), _outcomes(only)
     settings = load_settings()
+    caller = Caller(settings, me, Act.LOOK, batch_id, simulate)
 
     async def write() -> None:
         async with session.opened_store(reachable) as store:
+            await caller.admitted(store)
             batch = await session.found(store, batch_id)
             if join is None:
                 await write_out(store, batch, None, out, chosen, separator, outcomes)
@@ -59,7 +64,7 @@ def report(
             with session.open_csv(str(join), batch.description.id_column, settings, skip_bad_rows=True) as csv_file:
                 await write_out(store, batch, csv_file, out, chosen, separator, outcomes)
 
-    with session.running_redis(settings, simulate=simulate) as reachable:
+    with caller.audited(), session.running_redis(settings, simulate=simulate) as reachable:
         asyncio.run(write())
 
 

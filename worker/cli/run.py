@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,15 +16,27 @@ from pydantic import SecretStr
 from redis.exceptions import RedisError
 
 from worker.cli import session
+from worker.cli.admission import Caller
 from worker.cli.batches import exit_code
 from worker.cli.children import IDLE, STOP_TIMEOUT, Children
-from worker.cli.output import ProgressDisplay, batch_json, emit, say, state_of, tally_lines, to_go_on, why_paused
+from worker.cli.output import (
+    ProgressDisplay,
+    awaits,
+    batch_json,
+    emit,
+    say,
+    state_of,
+    tally_lines,
+    to_go_on,
+    why_paused,
+)
 from worker.cli.plan import announce
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.cli.submit import take_in
-from worker.domain.batches import Batch, Description, Lane, StateReason
-from worker.domain.errors import RefusedError, UsageError
+from worker.domain.batches import Batch, BatchState, Description, Lane, StateReason
+from worker.domain.errors import Guard, RefusedError, UsageError
+from worker.domain.people import NO_APPROVAL, Act
 from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
 from worker.pipeline.accept import describe
@@ -57,6 +70,7 @@ def run(
     again: session.Again = False,
     skip_bad_rows: session.SkipBadRows = False,
     scenario: RehearsalScenario = None,
+    me: session.As = None,
     json: session.Json = False,
 ) -> None:
     """Delete the customers of a CSV, wait, and write what became of each; run again, it goes on where it stopped."""
@@ -75,12 +89,21 @@ def run(
         raise UsageError("--workers 0 needs workers elsewhere, and so EXPUNGE_REDIS_URL")
     refuse_overwriting(report_path, file)
     check_place(report_path)
+    caller = Caller(settings, me, Act.SUBMIT, simulate=simulate)
     with ExitStack() as stack:
+        stack.enter_context(caller.audited())
         csv_file = stack.enter_context(session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows))
         if simulate:
             settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
         description = describe(
-            csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
+            csv_file.inspect(),
+            settings.target,
+            settings.shard_size,
+            reference,
+            lane,
+            settings.brakes,
+            deadline,
+            approval=NO_APPROVAL if simulate else settings.approval,
         )
         if not simulate:
             session.refuse_unattended(description, confirm)
@@ -90,12 +113,10 @@ def run(
         reachable = stack.enter_context(session.running_redis(settings, simulate=simulate, start=True))
         again_command = shlex.join(["expunge", *sys.argv[1:]])
         try:
-            announce(csv_file, reachable, description, again=again)
+            description = announce(csv_file, caller, reachable, description, again=again)
             if not simulate:
                 session.guard_production(description, confirm)
-            work = _Run(
-                csv_file, description, reachable, home, report_path, workers=workers, again=again, simulate=simulate
-            )
+            work = _Run(csv_file, description, caller, reachable, home, report_path, workers=workers, again=again)
             batch = asyncio.run(work.all())
         except (_Interrupted, KeyboardInterrupt):
             say(f"interrupted; nothing is lost. To go on: {again_command}")
@@ -142,17 +163,17 @@ class _Run:
         self,
         csv_file: CsvFile,
         description: Description,
+        caller: Caller,
         settings: Settings,
         home: Path | None,
         report_path: str,
         *,
         workers: int,
         again: bool,
-        simulate: bool,
     ) -> None:
-        self._csv_file, self._description = csv_file, description
+        self._csv_file, self._description, self._caller = csv_file, description, caller
         self._settings, self._home, self._report_path = settings, home, report_path
-        self._workers, self._again, self._simulate = workers, again, simulate
+        self._workers, self._again, self._simulate = workers, again, caller.simulate
         self._stop = asyncio.Event()
         self._children: Children | None = None
 
@@ -163,7 +184,7 @@ class _Run:
         async with session.opened_store(self._settings) as store:
             await session.warn_of_problems(store, self._settings)
             batch = await self._take_in(store)
-            if not batch.state.ended:
+            if batch.goes_on:
                 batch = await self._work(store, batch)
             if self._stop.is_set():
                 raise _Interrupted
@@ -190,11 +211,14 @@ class _Run:
         if batch.state.ended:
             raise RefusedError(
                 f"this file is done already: batch {batch.id} ({batch.state.value}); its report: "
-                f"expunge report {batch.id} --out {shlex.quote(self._report_path)}; --again runs it once more"
+                f"expunge report {batch.id} --out {shlex.quote(self._report_path)}; --again runs it once more",
+                Guard.REPEAT,
             )
         return await self._continue(store, batch)
 
     async def _continue(self, store: Store, batch: Batch) -> Batch:
+        if batch.state is BatchState.AWAITING_APPROVAL:
+            raise RefusedError(f"batch {batch.id} is {state_of(batch)}: {awaits(batch)}", Guard.APPROVAL)
         if batch.description.target != self._description.target:
             theirs, ours = batch.description.target.upstream, self._description.target.upstream
             raise RefusedError(
@@ -202,10 +226,11 @@ class _Run:
                 f"EXPUNGE_UPSTREAM_URL and EXPUNGE_UPSTREAM_PATH as they were, or expunge cancel {batch.id} and --again"
             )
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
-            await control.resume(store.batches, store.feeder, batch.id)
+            name = await replace(self._caller, act=Act.RESUME).admitted(store, batch)
+            await control.resume(store.batches, store.feeder, batch.id, name)
         elif not batch.goes_on:
-            why = f": {batch.tripped}" if batch.tripped else ""
-            raise RefusedError(f"batch {batch.id} is {state_of(batch)}{why}; to go on: {self._resume(batch)}")
+            why, guard = (f": {batch.tripped}", Guard.BRAKE) if batch.tripped else ("", Guard.STATE)
+            raise RefusedError(f"batch {batch.id} is {state_of(batch)}{why}; to go on: {self._resume(batch)}", guard)
         say(f"batch {batch.id}: going on after {batch.tally.done:,} of {batch.tally.total:,} records")
         return await session.found(store, batch.id)
 
@@ -241,6 +266,8 @@ class _Run:
         say(f"batch {batch.id}: {state_of(batch)}")
         for line in tally_lines(batch.tally):
             say(line)
+        if batch.state is BatchState.AWAITING_APPROVAL:
+            say(f"{awaits(batch)}, then the same command again")
         if batch.state_reason is not None:
             say(f"paused: {why_paused(batch)}. To go on: {self._to_go_on(batch)}")
         await write_out(store, batch, self._csv_file, self._report_path, format_of(self._report_path))

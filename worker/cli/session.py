@@ -14,11 +14,11 @@ import typer
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from worker.cli.output import say
+from worker.cli.output import awaits, say
 from worker.domain.batch_ids import is_batch_id
-from worker.domain.batches import Batch, Description, Environment, Lane
+from worker.domain.batches import Batch, BatchState, Description, Environment, Lane
 from worker.domain.deadlines import parse_moment
-from worker.domain.errors import RefusedError, UnreachableError, UsageError
+from worker.domain.errors import Guard, RefusedError, UnreachableError, UsageError
 from worker.domain.plans import confirms, plan_id
 from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
@@ -57,6 +57,9 @@ Due: TypeAlias = Annotated[
 Confirm: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="N|PLAN", help="In production: exactly the number of records, or the ID of the plan."),
+]
+As: TypeAlias = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Who you are; your token is in EXPUNGE_TOKEN.")
 ]
 Again: TypeAlias = Annotated[bool, typer.Option("--again", help="Take a file that was taken before.")]
 Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout (docs/json.md).")]
@@ -135,9 +138,11 @@ async def serving(store: Store, batch: Batch) -> int:
     return await Presence(store.redis, batch.description.target).count()
 
 
-async def say_if_unserved(store: Store, batch: Batch, settings: Settings) -> None:
-    """Behind a submission: it is accepted, but nobody works on it."""
-    if not await serving(store, batch):
+async def say_what_it_waits_for(store: Store, batch: Batch, settings: Settings) -> None:
+    """Behind a submission: somebody must approve it, or no worker is set up for it."""
+    if batch.state is BatchState.AWAITING_APPROVAL:
+        say(f"accepted; {awaits(batch)}")
+    elif batch.goes_on and not await serving(store, batch):
         say(f"accepted, but {unserved(batch, settings)}")
 
 
@@ -197,7 +202,9 @@ def guard_production(description: Description, confirm: str | None) -> None:
     say(f"This deletes {rows:,} customers of merchant '{target.merchant}' in production. It cannot be undone.")
     typed = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
     if typed.strip() != str(rows):
-        raise RefusedError(f"production: nothing was sent; there are {rows:,} records, which is not what was typed")
+        raise RefusedError(
+            f"production: nothing was sent; there are {rows:,} records, which is not what was typed", Guard.CONFIRMATION
+        )
 
 
 def refuse_unattended(description: Description, confirm: str | None) -> None:
@@ -207,7 +214,7 @@ def refuse_unattended(description: Description, confirm: str | None) -> None:
     where, allowed = f"{target.environment.value}: nothing was sent", f"--confirm {rows} or --confirm {plan}"
     if confirm is None:
         if target.environment is Environment.PRODUCTION and not sys.stdin.isatty():
-            raise RefusedError(f"{where}; to delete {rows:,} customers, add {allowed}")
+            raise RefusedError(f"{where}; to delete {rows:,} customers, add {allowed}", Guard.CONFIRMATION)
         return
     try:
         fits = confirms(confirm, rows, plan)
@@ -216,7 +223,8 @@ def refuse_unattended(description: Description, confirm: str | None) -> None:
     if not fits:
         raise RefusedError(
             f"{where}; '{confirm.strip()}' was confirmed, but there are {rows:,} records, and for this merchant "
-            f"and environment it is {plan}; if that is what shall be deleted: {allowed}"
+            f"and environment it is {plan}; if that is what shall be deleted: {allowed}",
+            Guard.CONFIRMATION,
         )
 
 

@@ -6,10 +6,12 @@ import typer
 from kombu.exceptions import OperationalError
 
 from worker.cli import session
+from worker.cli.admission import Caller
 from worker.cli.output import batch_json, emit, say
 from worker.cli.plan import announce
 from worker.domain.batches import Batch, Description, Lane
-from worker.domain.errors import RefusedError, StoreError
+from worker.domain.errors import Guard, RefusedError, StoreError
+from worker.domain.people import Act
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
 from worker.settings import Settings, load_settings
@@ -27,18 +29,27 @@ def submit(
     due: session.Due = None,
     confirm: session.Confirm = None,
     again: session.Again = False,
+    me: session.As = None,
     json: session.Json = False,
 ) -> None:
     """Hand a file to the workers of EXPUNGE_REDIS_URL, and print the batch's ID. Does not wait."""
     settings = load_settings(environment=environment, merchant_id=merchant)
     _ = settings.upstream_prefix  # a batch is bound to its upstream, so one must be set
     deadline = session.moment("--due", due)
-    with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
+    caller = Caller(settings, me, Act.SUBMIT)
+    with caller.audited(), session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
         description = describe(
-            csv_file.inspect(), settings.target, settings.shard_size, reference, lane, settings.brakes, deadline
+            csv_file.inspect(),
+            settings.target,
+            settings.shard_size,
+            reference,
+            lane,
+            settings.brakes,
+            deadline,
+            approval=settings.approval,
         )
         session.refuse_unattended(description, confirm)
-        announce(csv_file, settings, description, again=again)
+        description = announce(csv_file, caller, settings, description, again=again)
         session.guard_production(description, confirm)
         batch = asyncio.run(_submit(csv_file, settings, description, again))
     if json:
@@ -53,12 +64,13 @@ async def _submit(csv_file: CsvFile, settings: Settings, description: Descriptio
         batch, known_by = await take_in(store, csv_file, description, again=again)
         if known_by == "file":
             raise RefusedError(
-                f"this file was submitted before: batch {batch.id} ({batch.state.value}); --again submits it once more"
+                f"this file was submitted before: batch {batch.id} ({batch.state.value}); --again submits it once more",
+                Guard.REPEAT,
             )
         if known_by == "reference":
             say(f"the reference names this batch already: {batch.id} ({batch.state.value})")
         else:
-            await session.say_if_unserved(store, batch, settings)
+            await session.say_what_it_waits_for(store, batch, settings)
         return batch
 
 
@@ -76,7 +88,9 @@ async def take_in(
 
 
 async def feed(store: Store, batch: Batch) -> None:
-    """Send a batch's first messages."""
+    """Send a batch's first messages, if it runs."""
+    if not batch.goes_on:
+        return
     try:
         await store.feeder.feed(batch.id)
     except OperationalError:  # it is accepted: the workers feed it when the broker is back

@@ -100,6 +100,10 @@ class Description:
     """When it is to be done, in seconds since the epoch (SPEC 5)."""
     retry_of: str | None = None
     """The batch whose records it sends again."""
+    submitted_by: str | None = None
+    """A name; ``None`` where nobody has one."""
+    needs_approval: bool = False
+    """Whether nothing of it is sent before somebody else has approved it."""
 
     @property
     def shards(self) -> int:
@@ -170,6 +174,8 @@ class Batch:
     """The batch that sends again what of this one could be retried."""
     canary_left: int | None = None
     """How many of the first records are still to be seen before the rest; ``None``: nothing waits for them."""
+    approved_by: str | None = None
+    approved_at: float | None = None
 
     @property
     def goes_on(self) -> bool:

@@ -11,6 +11,25 @@
 "There is no such customer" and the like are outcomes, not exceptions.
 """
 
+from enum import StrEnum
+
+
+class Guard(StrEnum):
+    """Which guard refused; the audit trail has these words."""
+
+    CONFIRMATION = "confirmation"
+    SIZE = "size"
+    REPEAT = "repeat"
+    REFERENCE = "reference"
+    IDENTITY = "identity"
+    ROLE = "role"
+    APPROVAL = "approval"
+    HOLD = "hold"
+    BRAKE = "brake"
+    STATE = "state"
+    RULE = "rule"
+    """Any other."""
+
 
 class ExpungeError(Exception):
     """Its text is one line for a person: what is wrong, where, what to do."""
@@ -45,6 +64,10 @@ class RefusedError(ExpungeError):
     """A guard refused; nothing was done."""
 
     exit_code = 4
+
+    def __init__(self, message: str, guard: Guard = Guard.RULE) -> None:
+        super().__init__(message)
+        self.guard = guard
 
 
 class StoreError(ExpungeError):

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from worker.domain.customer_ids import IdRule
-from worker.domain.errors import InputError, RefusedError
+from worker.domain.errors import Guard, InputError, RefusedError
 from worker.domain.outcomes import GONE, Reason
 from worker.domain.spreadsheet import unguard
 from worker.intake.duplicates import Candidates, Duplicates, Sieve
@@ -235,7 +235,8 @@ class CsvFile:
         for number, (line, cells, problem) in enumerate(self._taken(reading), 1):
             if number > most:
                 raise RefusedError(
-                    f"{self._source.path} has more than {most:,} rows: split it, or raise EXPUNGE_MAX_BATCH"
+                    f"{self._source.path} has more than {most:,} rows: split it, or raise EXPUNGE_MAX_BATCH",
+                    Guard.SIZE,
                 )
             if problem is not None:
                 yield number, line, None, problem

@@ -8,8 +8,9 @@ from itertools import islice
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Description, Lane, Target
 from worker.domain.brakes import USUAL, Brakes
-from worker.domain.errors import RefusedError
+from worker.domain.errors import Guard, RefusedError
 from worker.domain.outcomes import Reason
+from worker.domain.people import ApprovalRule
 from worker.domain.records import Result
 from worker.intake.csv_file import CsvFile, Inspection, Row
 from worker.store.batches import Accepted, Batches
@@ -27,6 +28,8 @@ def describe(
     lane: Lane = Lane.BULK,
     brakes: Brakes = USUAL,
     due: float | None = None,
+    *,
+    approval: ApprovalRule,
 ) -> Description:
     """What a batch made of this file says of itself; ``shard_size`` is the most that a shard may hold."""
     return Description(
@@ -41,6 +44,7 @@ def describe(
         lane=lane,
         brakes=brakes,
         due=due,
+        needs_approval=approval.asks(inspection.rows, target.environment),
     )
 
 
@@ -86,7 +90,8 @@ async def _refuse_other_content(batches: Batches, batch_id: str, description: De
     if existing is None or existing.description.sha256 != description.sha256:
         raise RefusedError(
             f"the reference '{description.reference}' names batch {batch_id}, which was made of another file; "
-            "use another reference"
+            "use another reference",
+            Guard.REFERENCE,
         )
 
 

@@ -1,4 +1,7 @@
-"""What an operator asks of a batch: pause, resume, cancel. Only the transitions of SPEC 5 exist."""
+"""What an operator asks of a batch: approve, pause, resume, cancel. Only the transitions of SPEC 5 exist.
+
+The ``actor`` is who asks, ``None`` for somebody without a name; whether they may is for the caller to know.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +9,7 @@ from uuid import uuid4
 
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.brakes import Despite
-from worker.domain.errors import RefusedError
+from worker.domain.errors import Guard, RefusedError
 from worker.pipeline.cancel import settle_cancelled
 from worker.pipeline.reconcile import Feeder
 from worker.pipeline.shard_run import NOTICED
@@ -14,28 +17,48 @@ from worker.store.batches import Batches
 from worker.store.shards import NotClaimed, Shards
 
 _ASK_AGAIN = 0.5
+_NEXT = {
+    BatchState.PLANNED: "it waits to be submitted",
+    BatchState.AWAITING_APPROVAL: "it can be approved or cancelled",
+    BatchState.RUNNING: "it can be paused or cancelled",
+    BatchState.PAUSED: "it can be resumed or cancelled",
+    BatchState.COMPLETED: "it has ended",
+    BatchState.CANCELLED: "it has ended",
+}
 
 
-async def pause(batches: Batches, batch_id: str) -> None:
+async def approve(batches: Batches, feeder: Feeder, batch_id: str, actor: str) -> None:
+    """Let a batch run that waits for it; the input that is meant is the one of its SHA-256, which never changes."""
+    await _move(batches, batch_id, [BatchState.AWAITING_APPROVAL], BatchState.RUNNING, actor=actor)
+    await feeder.feed(batch_id)
+
+
+async def pause(batches: Batches, batch_id: str, actor: str | None = None) -> None:
     """Pause a running batch; when it returns, no DELETE starts beyond those in flight (SPEC 4, promise 7)."""
-    await _move(batches, batch_id, [BatchState.RUNNING], BatchState.PAUSED, StateReason.OPERATOR)
+    await _move(batches, batch_id, [BatchState.RUNNING], BatchState.PAUSED, StateReason.OPERATOR, actor=actor)
     await asyncio.sleep(NOTICED)
 
 
-async def resume(batches: Batches, feeder: Feeder, batch_id: str, despite: Despite | None = None) -> None:
+async def resume(
+    batches: Batches, feeder: Feeder, batch_id: str, actor: str | None = None, *, despite: Despite | None = None
+) -> None:
     """Go on with a paused batch; with one that a brake holds (SPEC 6), only ``despite`` it."""
     batch = await batches.get(batch_id)
     if batch is not None and batch.tripped is not None:
         if despite not in batch.tripped.ways_on:
             ways = " or ".join(f"--despite {way.value}" for way in batch.tripped.ways_on)
-            raise RefusedError(f"batch {batch_id} is paused: {batch.tripped}; to go on all the same: {ways}")
+            raise RefusedError(
+                f"batch {batch_id} is paused: {batch.tripped}; to go on all the same: {ways}", Guard.BRAKE
+            )
     elif despite is not None:
-        raise RefusedError(f"batch {batch_id} is not paused by {despite.value}")
-    await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING, despite=despite)
+        raise RefusedError(f"batch {batch_id} is not paused by {despite.value}", Guard.BRAKE)
+    await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING, actor=actor, despite=despite)
     await feeder.feed(batch_id)
 
 
-async def cancel(batches: Batches, shards: Shards, batch_id: str, in_flight: Callable[[int], None]) -> None:
+async def cancel(
+    batches: Batches, shards: Shards, batch_id: str, in_flight: Callable[[int], None], actor: str | None = None
+) -> None:
     """End a batch for good: nothing more is sent, and every record has its outcome when it returns.
 
     What is in flight ends first; ``in_flight`` is told again and again how many shards that concerns. Should this
@@ -44,7 +67,7 @@ async def cancel(batches: Batches, shards: Shards, batch_id: str, in_flight: Cal
     batch = await batches.get(batch_id)
     if batch is None or batch.state is not BatchState.CANCELLED or not batch.goes_on:
         sources = [BatchState.RUNNING, BatchState.PAUSED, BatchState.AWAITING_APPROVAL]
-        await _move(batches, batch_id, sources, BatchState.CANCELLED)
+        await _move(batches, batch_id, sources, BatchState.CANCELLED, actor=actor)
     await asyncio.sleep(NOTICED)
     while left := await shards.unfinished(batch_id):
         held = 0
@@ -65,12 +88,15 @@ async def _move(
     sources: list[BatchState],
     to: BatchState,
     reason: StateReason | None = None,
+    *,
+    actor: str | None,
     despite: Despite | None = None,
 ) -> None:
     for source in sources:
-        moved, state = await batches.move(batch_id, source, to, reason, despite)
+        moved, state = await batches.move(batch_id, source, to, reason, actor=actor, despite=despite)
         if moved:
             return
     if state is to:
-        raise RefusedError(f"batch {batch_id} is {to.value} already")
-    raise RefusedError(f"batch {batch_id} is {state.value if state else 'gone'}, so it cannot become {to.value}")
+        raise RefusedError(f"batch {batch_id} is {to.value} already; {_NEXT[to]}", Guard.STATE)
+    stands = f"{state.value}, so it cannot become {to.value}; {_NEXT[state]}" if state else "gone"
+    raise RefusedError(f"batch {batch_id} is {stands}", Guard.STATE)

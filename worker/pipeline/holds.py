@@ -20,12 +20,14 @@ class HeldBack(NamedTuple):
     customer_id: str
 
 
-async def place(holds: Holds, customer_ids: Sequence[str], term: Term, *, replace: bool) -> int | Overlaps:
+async def place(
+    holds: Holds, customer_ids: Sequence[str], term: Term, *, replace: bool, actor: str | None = None
+) -> int | Overlaps:
     """Put customers on hold, all or none; when it returns, no DELETE of theirs starts beyond those in flight.
 
     Returns how many holds are new or changed, or what stands in the way.
     """
-    placed = await holds.add(customer_ids, term, replace=replace)
+    placed = await holds.add(customer_ids, term, replace=replace, actor=actor)
     if isinstance(placed, int):
         await asyncio.sleep(NOTICED)
     return placed

@@ -9,8 +9,9 @@ from dataclasses import replace
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Batch, Description
 from worker.domain.brakes import Brakes
-from worker.domain.errors import RefusedError
+from worker.domain.errors import Guard, RefusedError
 from worker.domain.outcomes import Reason
+from worker.domain.people import ApprovalRule
 from worker.domain.records import Doubt, History, Result
 from worker.pipeline.accept import shard_size_for
 from worker.pipeline.attempts import held
@@ -27,10 +28,11 @@ _DOUBTS: Mapping[Reason, History] = {
 """What the earlier batch leaves open: a customer whom it may have deleted must not read ``not_found`` now (SPEC 2)."""
 
 
-def describe(batch: Batch, shard_size: int, brakes: Brakes) -> Description:
+def describe(batch: Batch, shard_size: int, brakes: Brakes, approval: ApprovalRule) -> Description:
     """What a retry of the batch says of itself; ``shard_size`` is the most that a shard may hold.
 
-    Raises ``RefusedError`` if the batch has not ended, or if nothing of it would end otherwise.
+    It is a submission of its own: who made the earlier one, and who approved it, is not taken over. Raises
+    ``RefusedError`` if the batch has not ended, or if nothing of it would end otherwise.
     """
     rows = _retryable(batch)
     return replace(
@@ -43,15 +45,19 @@ def describe(batch: Batch, shard_size: int, brakes: Brakes) -> Description:
         reference=None,
         brakes=brakes,
         retry_of=batch.id,
+        submitted_by=None,
+        needs_approval=approval.asks(rows, batch.description.target.environment),
     )
 
 
 def _retryable(batch: Batch) -> int:
     if batch.ended_at is None:
-        raise RefusedError(f"batch {batch.id} is {batch.state.value}: it can be retried when it has ended")
+        raise RefusedError(f"batch {batch.id} is {batch.state.value}: it can be retried when it has ended", Guard.STATE)
     count = sum(count for reason, count in batch.tally.reasons.items() if reason.retryable)
     if not count:
-        raise RefusedError(f"nothing of batch {batch.id} can be retried: no record of it would end otherwise")
+        raise RefusedError(
+            f"nothing of batch {batch.id} can be retried: no record of it would end otherwise", Guard.STATE
+        )
     return count
 
 

@@ -22,6 +22,9 @@ def manifest(batch: Batch, report: Written, *, version: str, written_at: float) 
         "environment": description.target.environment.value,
         "merchant": description.target.merchant,
         "reference": description.reference,
+        "submitted_by": description.submitted_by,
+        "approved_by": batch.approved_by,
+        "approved_at": None if batch.approved_at is None else rfc3339(batch.approved_at),
         "input": {"name": description.source, "sha256": description.sha256, "rows": description.rows},
         "report": {
             "name": None if report.path is None else report.path.name,

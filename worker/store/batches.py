@@ -23,6 +23,7 @@ from worker.domain.batches import (
 from worker.domain.brakes import Brakes, Despite, Tripped
 from worker.domain.errors import StoreError
 from worker.domain.outcomes import REASON_BY_TEXT, Reason
+from worker.domain.people import WORKER
 from worker.domain.records import History, Result
 from worker.store import keys
 from worker.store.packing import pack_history, pack_ids, pack_result, unpack_ids, unpack_result
@@ -191,19 +192,32 @@ class Batches:
         source: BatchState,
         to: BatchState,
         reason: StateReason | None = None,
+        *,
+        actor: str | None = WORKER,
         despite: Despite | None = None,
     ) -> tuple[bool, BatchState | None]:
         """Make a transition if the batch is in ``source``; returns whether it was made and the state it is in now.
 
         The state is ``None`` if there is no such batch. A batch with nothing pending completes instead of running.
         One that a brake holds runs only ``despite`` it, and is not held by the same again.
+        The audit trail has in the same step who did it: the ``actor``, ``None`` for somebody without a name. From
+        ``awaiting_approval`` to ``running``, the actor is who approved it; that it is the right one is for the caller.
         """
         if to not in TRANSITIONS[source]:
             raise ValueError(f"there is no transition from {source} to {to}")
         of = partial(keys.of_batch, batch_id)
         moved, state = await self._transition(
             keys=[of(part) for part in ("meta", "tally", "shards", "holders", "parked")],
-            args=[batch_id, of(""), self._retention, source.value, to.value, reason or "", despite or ""],
+            args=[
+                batch_id,
+                of(""),
+                self._retention,
+                source.value,
+                to.value,
+                reason or "",
+                actor or "",
+                despite or "",
+            ],
         )
         return bool(moved), None if state == b"gone" else BatchState(state.decode())
 
@@ -274,6 +288,8 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
         "canary": description.brakes.canary,
         "due": description.due or "",
         "retry_of": description.retry_of or "",
+        "submitted_by": description.submitted_by or "",
+        "needs_approval": int(description.needs_approval),
     }
 
 
@@ -293,6 +309,8 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         retry_of=meta["retry_of"] or None,
         lane=Lane(meta["lane"]),
         brakes=Brakes(float(meta["failure_threshold"]), float(meta["not_found_threshold"]), int(meta["canary"])),
+        submitted_by=meta.get("submitted_by") or None,  # batches of before have neither
+        needs_approval=meta.get("needs_approval") == "1",
     )
     return Batch(
         id=batch_id,
@@ -307,6 +325,8 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         despite=tuple(map(Despite, meta.get("despite", "").split())),
         retried_by=meta.get("retried_by"),
         canary_left=int(meta["canary_left"]) if "canary_left" in meta else None,
+        approved_by=meta.get("approved_by") or None,
+        approved_at=int(meta["approved_at"]) / 1000 if "approved_at" in meta else None,
     )
 
 

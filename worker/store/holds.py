@@ -42,6 +42,7 @@ class Holds:
     def __init__(self, redis: Redis, target: Target, replicas: int = 0) -> None:
         self._redis = redis
         self._keys = [keys.holds(target), keys.hold_ends(target), keys.holds_version(target)]
+        self._of = [target.environment.value, target.merchant]
         self._hold, self._unhold = (Script(redis, name, replicas) for name in ("hold", "unhold"))
         self._held = Script(redis, "held")
 
@@ -50,23 +51,29 @@ class Holds:
         """Of the version that ``lookup`` tells."""
         return self._keys[2]
 
-    async def add(self, customer_ids: Sequence[str], term: Term, *, replace: bool) -> int | Overlaps:
+    async def add(
+        self, customer_ids: Sequence[str], term: Term, *, replace: bool, actor: str | None = None
+    ) -> int | Overlaps:
         """Hold all of them, or, if any is on hold by another term, none unless ``replace``.
 
-        Returns how many holds are new or changed, or what stands in the way. Safe to repeat.
+        Returns how many holds are new or changed, or what stands in the way. Safe to repeat. The audit trail has who
+        did it, the ``actor``, and how many; ``None`` is somebody without a name.
         """
         until = 0 if term.until is None else int(term.until * 1000)
         answer, *rest = await self._hold(
-            keys=self._keys, args=[until, term.ground, int(replace), orjson.dumps(customer_ids)]
+            keys=self._keys,
+            args=[until, term.ground, int(replace), orjson.dumps(customer_ids), actor or "", *self._of],
         )
         if answer == b"ok":
             return int(rest[0])
         count, *flat = rest
         return Overlaps(count, {at: _unpack(value)[0] for at, value in zip(flat[::2], flat[1::2], strict=True)})
 
-    async def remove(self, customer_ids: Sequence[str]) -> list[int]:
+    async def remove(self, customer_ids: Sequence[str], actor: str | None = None) -> list[int]:
         """Release all of them, or none if any is not on hold; returns the positions of those."""
-        unknown: list[int] = await self._unhold(keys=self._keys[:2], args=[orjson.dumps(customer_ids)])
+        unknown: list[int] = await self._unhold(
+            keys=self._keys[:2], args=[orjson.dumps(customer_ids), actor or "", *self._of]
+        )
         return unknown
 
     async def lookup(self, customer_ids: Sequence[str]) -> Held:

@@ -7,11 +7,13 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from worker.store import keys
+
 WAIT = 2.0
 """Seconds that replicas have to acknowledge."""
 
 _LUA = files(__package__) / "lua"
-_PRELUDE = (_LUA / "prelude.lua").read_text()
+_PRELUDE = f"local AUDIT = '{keys.AUDIT}'\n" + (_LUA / "prelude.lua").read_text()
 
 
 class NotReplicatedError(RedisError):

@@ -1,4 +1,5 @@
 -- Makes a batch that is wholly loaded count: from here on it is accepted. Before, its keys expire by themselves.
+-- One that needs approval, and has anything to send, is not active: nothing of it is sent before transition.lua lets it.
 -- KEYS: meta, tally, shards, ids, file, batches, active, and the reference's if there is one
 -- ARGV: batch ID, prefix of the batch's keys, retention (s), "1" to accept a file that was accepted before, shards,
 --       meta key of the batch whose records it sends again or '', n, n tally fields and values, m, m shard numbers with
@@ -32,8 +33,11 @@ redis.call('PERSIST', KEYS[3])
 redis.call('PERSIST', KEYS[4])
 
 local now = now_ms()
-redis.call('HSET', KEYS[1], 'state', 'running', 'created_at', now, 'file_key', KEYS[5], 'active_key', KEYS[7])
 for i = at + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+local said = redis.call('HMGET', KEYS[1], 'needs_approval', 'submitted_by', 'rows', 'sha256', 'environment', 'merchant',
+  'retry_of')
+local state = said[1] == '1' and pending > 0 and 'awaiting_approval' or 'running'
+redis.call('HSET', KEYS[1], 'state', state, 'created_at', now, 'file_key', KEYS[5], 'active_key', KEYS[7])
 local canary = redis.call('HGET', KEYS[1], 'canary')
 if canary ~= '0' then redis.call('HSET', KEYS[1], 'canary_left', canary) end
 if ARGV[6] ~= '' and redis.call('EXISTS', ARGV[6]) == 1 then redis.call('HSET', ARGV[6], 'retried_by', batch) end
@@ -43,9 +47,15 @@ if KEYS[8] then
   redis.call('HSET', KEYS[1], 'reference_key', KEYS[8])
 end
 redis.call('ZADD', KEYS[6], now, batch)
-activate(KEYS[1], batch)
+if state == 'running' then activate(KEYS[1], batch) end
+local detail = {'state', state, 'rows', said[3], 'sha256', said[4], 'environment', said[5], 'merchant', said[6]}
+if said[7] ~= '' then
+  detail[#detail + 1] = 'retry_of'
+  detail[#detail + 1] = said[7]
+end
+note(said[2], 'submitted', batch, unpack(detail))
 if pending == 0 then
   end_batch(batch, prefix, KEYS[1], 'completed', ARGV[3])
   return {'ok', 'completed'}
 end
-return {'ok', 'running'}
+return {'ok', state}

@@ -1,6 +1,7 @@
 -- Puts customers on hold, all or none (SPEC 6).
 -- KEYS: holds, hold ends, holds version
--- ARGV: end (ms since the epoch; 0: none), ground, "1" to replace what stands, IDs as a JSON array
+-- ARGV: end (ms since the epoch; 0: none), ground, "1" to replace what stands, IDs as a JSON array, who does it,
+--       environment and merchant for the audit trail, which has no customer
 -- Returns {"ok", how many are new or changed} | {"overlaps", how many, position, value, ...}: holds of another end or
 -- ground, the first few with their values. Kept as: end, beginning, ground. Asked again it answers "ok": equal holds stand
 -- as they are.
@@ -33,4 +34,5 @@ for at, id in ipairs(ids) do
 end
 -- Also when nothing changed, so that a WAIT behind it has something to wait for.
 redis.call('INCR', KEYS[3])
+if changed > 0 then note(ARGV[5], 'held', '', 'customers', changed, 'environment', ARGV[6], 'merchant', ARGV[7]) end
 return {'ok', changed}

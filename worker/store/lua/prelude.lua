@@ -62,11 +62,20 @@ local function first_unfinished(shards)
   return tostring(shard)
 end
 
+-- Appends to the audit trail (docs/safety.md), which is kept for three years. The actor '' is somebody without a name.
+local KEEP_AUDIT = 3 * 365 * 86400
+local function note(actor, deed, batch, ...)
+  local oldest = string.format('%d', now_ms() - KEEP_AUDIT * 1000)
+  redis.call('XADD', AUDIT, 'MINID', '=', oldest, '*', 'actor', actor, 'deed', deed, 'batch', batch, ...)
+  redis.call('EXPIRE', AUDIT, KEEP_AUDIT)
+end
+
 -- Ends a batch; all of it expires when its retention is over (SPEC 10).
 local function end_batch(batch, prefix, meta, state, retention)
   redis.call('HSET', meta, 'state', state, 'ended_at', now_ms())
   redis.call('HDEL', meta, 'state_reason', 'probe_at', 'tripped', 'canary_left')
   deactivate(meta, batch)
+  if state == 'completed' then note('worker', 'completed', batch) end
   for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally', 'parked'}) do
     redis.call('EXPIRE', prefix .. part, retention)
   end

@@ -43,6 +43,7 @@ local function brake(may_pause)
       redis.call('HSET', KEYS[1], 'state', 'paused', 'state_reason', reason, 'tripped', numbers)
       redis.call('HDEL', KEYS[1], 'probe_at')
       deactivate(KEYS[1], ARGV[1])
+      note('worker', 'paused', ARGV[1], 'reason', reason)
       return true
     end
   end

@@ -1,0 +1,54 @@
+"""The audit trail in Redis: a stream, appended to in the same atomic step as the deed where there is one."""
+
+from collections.abc import AsyncIterator
+
+from redis.asyncio import Redis
+
+from worker.domain.audit import Deed, Entry
+from worker.domain.errors import Guard
+from worker.domain.people import Act
+from worker.store import keys
+from worker.store.scripts import Script
+
+_AT_ONCE = 1_000
+
+
+class Audit:
+    """Reads the trail, and notes what was refused."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._note = Script(redis, "note")
+
+    async def refused(
+        self, guard: Guard, act: Act, *, actor: str | None, claimed: str | None, batch_id: str | None
+    ) -> None:
+        """Note a refusal; ``claimed`` is the name that was given by somebody who could not show that it is theirs."""
+        claim = ("claimed", claimed) if claimed else ()
+        await self._note(
+            keys=[], args=[actor or "", Deed.REFUSED, batch_id or "", "act", act.value, "guard", guard.value, *claim]
+        )
+
+    async def entries(self, batch_id: str | None = None) -> AsyncIterator[Entry]:
+        """The trail, oldest first; of one batch if asked."""
+        after = "-"
+        while found := await self._after(after):
+            for at, fields in found:
+                entry = _to_entry(at, fields)
+                if batch_id is None or entry.batch_id == batch_id:
+                    yield entry
+            after = f"({found[-1][0].decode()}"
+
+    async def _after(self, position: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        return await self._redis.xrange(keys.AUDIT, min=position, count=_AT_ONCE)  # type: ignore[return-value]
+
+
+def _to_entry(at: bytes, raw: dict[bytes, bytes]) -> Entry:
+    fields = {name.decode(): value.decode() for name, value in raw.items()}
+    return Entry(
+        at=int(at.partition(b"-")[0]) / 1000,
+        actor=fields.pop("actor") or None,
+        deed=Deed(fields.pop("deed")),
+        batch_id=fields.pop("batch") or None,
+        detail=fields,
+    )

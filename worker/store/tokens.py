@@ -1,0 +1,55 @@
+"""Tokens in Redis: who they belong to, and digests of them."""
+
+from redis.asyncio import Redis
+
+from worker.domain.errors import Guard, RefusedError, UsageError
+from worker.domain.people import Role, Token, digest_of, id_of
+from worker.store import keys
+from worker.store.scripts import Script
+
+
+class Tokens:
+    """Adds, finds, lists and revokes tokens."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._add = Script(redis, "add_token")
+        self._revoke = Script(redis, "revoke_token")
+
+    async def exist(self) -> bool:
+        """Whether anybody has one."""
+        return bool(await self._redis.exists(keys.TOKENS))
+
+    async def find(self, text: str) -> Token | None:
+        """The token, if this is one that was added and not revoked."""
+        if (token_id := id_of(text)) is None:
+            return None
+        kept: bytes | None = await self._redis.hget(keys.TOKENS, token_id)  # type: ignore[assignment]
+        token = _to_token(token_id, kept) if kept else None
+        return token if token is not None and token.fits(text) else None
+
+    async def all(self) -> list[Token]:
+        """Every token, the oldest first."""
+        kept: dict[bytes, bytes] = await self._redis.hgetall(keys.TOKENS)  # type: ignore[assignment]
+        return sorted((_to_token(at.decode(), value) for at, value in kept.items()), key=lambda token: token.created_at)
+
+    async def add(self, text: str, name: str, role: Role, actor: str | None) -> None:
+        """Keep a token's digest. Raises ``RefusedError`` when ``actor`` has no name and it is not the first."""
+        answer = await self._add(
+            keys=[keys.TOKENS], args=[id_of(text) or "", digest_of(text), name, role.value, actor or ""]
+        )
+        if answer != b"ok":
+            raise RefusedError("somebody made the first token meanwhile; ask an admin for yours", Guard.IDENTITY)
+
+    async def revoke(self, token_id: str, actor: str) -> None:
+        """Forget a token. Raises ``UsageError`` if there is none, ``RefusedError`` for an admin's last."""
+        answer = await self._revoke(keys=[keys.TOKENS], args=[token_id, actor])
+        if answer == b"gone":
+            raise UsageError(f"there is no token '{token_id}'; `expunge token list` has their IDs")
+        if answer == b"last_admin":
+            raise RefusedError(f"token {token_id} is the last of an admin; add another first", Guard.ROLE)
+
+
+def _to_token(token_id: str, kept: bytes) -> Token:
+    role, created_at, digest, name = kept.decode().split(" ")
+    return Token(token_id, name, Role(role), int(created_at) / 1000, digest)
