@@ -24,7 +24,7 @@ from redis import Redis
 from tests.acceptance.accounting import wait_for
 from tests.acceptance.conftest import Expunge
 from tests.acceptance.test_crash import processes_below
-from tests.conftest import TARGET, existing, make_settings, submit
+from tests.conftest import TARGET, UPSTREAM, existing, make_settings, submit
 from worker.cli.report import write_out
 from worker.cli.worker import worker_command
 from worker.pipeline import control
@@ -177,6 +177,7 @@ def deploy(expunge: Expunge, make_ids: MakeIds, redis_server: str) -> Iterator[C
         upstream.start()
         expunge.environment |= {
             "EXPUNGE_UPSTREAM_URL": upstream.url,
+            "EXPUNGE_UPSTREAM_NAME": UPSTREAM,
             "EXPUNGE_REDIS_URL": redis_server,
             "EXPUNGE_DIGEST_KEY": "a key for tests",
         } | settings
