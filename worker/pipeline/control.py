@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import uuid4
+
+from kombu.exceptions import OperationalError
 
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.errors import RefusedError
@@ -27,7 +30,8 @@ async def pause(batches: Batches, batch_id: str) -> None:
 async def resume(batches: Batches, feeder: Feeder, batch_id: str) -> None:
     """Go on with a paused batch."""
     await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING)
-    await feeder.feed(batch_id)
+    with suppress(OperationalError):  # the workers feed it when the broker is back
+        await feeder.feed(batch_id)
 
 
 async def cancel(batches: Batches, shards: Shards, batch_id: str, in_flight: Callable[[int], None]) -> None:
