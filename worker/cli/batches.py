@@ -31,7 +31,8 @@ def status(batch_id: session.BatchId, json: session.Json = False, simulate: sess
 
         async def read() -> tuple[Batch, int]:
             async with session.opened_store(reachable) as store:
-                return await session.found(store, batch_id), await store.presence.count()
+                batch = await session.found(store, batch_id)
+                return batch, await session.serving(store, batch)
 
         batch, workers = asyncio.run(read())
     if json:
@@ -39,13 +40,13 @@ def status(batch_id: session.BatchId, json: session.Json = False, simulate: sess
         return
     _print_status(batch)
     if batch.goes_on and not workers and not simulate:
-        say("no worker is running: start `expunge worker`")
+        say(session.no_worker(batch.description.target))
 
 
 def _print_status(batch: Batch) -> None:
     description = batch.description
     typer.echo(f"batch {batch.id}: {state_of(batch)}")
-    typer.echo(f"  {description.source}, {description.rows:,} rows, {description.target.environment.value}")
+    typer.echo(f"  {description.source}, {description.rows:,} rows, {session.shown_target(description.target)}")
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{ended}")
     if batch.state_reason is not None:

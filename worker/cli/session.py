@@ -15,12 +15,13 @@ from redis.exceptions import RedisError
 
 from worker.cli.output import say
 from worker.domain.batch_ids import is_batch_id
-from worker.domain.batches import Batch, Environment, Lane
+from worker.domain.batches import Batch, Environment, Lane, Target
 from worker.domain.errors import RefusedError, UnreachableError, UsageError
 from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
 from worker.settings import Settings
 from worker.store.connection import problems, readable_errors
+from worker.store.shards import Presence
 from worker.wiring import NO_REDIS, Store, open_store, redis_url
 
 CONNECT_TIMEOUT = 5.0
@@ -109,6 +110,21 @@ async def found(store: Store, batch_id: str) -> Batch:
     if batch is None:
         raise UsageError(f"there is no batch '{batch_id}'; `expunge batches` lists them, and they expire")
     return batch
+
+
+async def serving(store: Store, batch: Batch) -> int:
+    """How many worker processes serve the batch, whatever merchant and environment this command is set up for."""
+    return await Presence(store.redis, batch.description.target).count()
+
+
+def no_worker(target: Target) -> str:
+    """What to say when nobody serves a target."""
+    return f"no worker is running for {shown_target(target)}: start `expunge worker`"
+
+
+def shown_target(target: Target) -> str:
+    """A merchant in an environment, for a person."""
+    return f"merchant '{target.merchant}' in {target.environment}"
 
 
 class Follower:

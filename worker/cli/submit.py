@@ -50,7 +50,7 @@ async def _submit(csv_file: CsvFile, settings: Settings, description: Descriptio
         if known_by == "reference":
             say(f"the reference names this batch already: {batch.id} ({batch.state.value})")
         elif not await store.presence.count():
-            say("accepted, but no worker is running: start `expunge worker`")
+            say(f"accepted, but {session.no_worker(batch.description.target)}")
         return batch
 
 
