@@ -85,7 +85,10 @@ class ShardRun:
         self._deadline = until
         self._send_until = self._within_lease(self._now())
         self.nearly_sent = asyncio.Event()
-        """Set when fewer records wait for their first slot than there are slots."""
+        """Set when fewer records wait for their first permit than may be in flight, and one had it.
+
+        So a process takes no more shards of a batch than it gets to, and leaves the others to other processes.
+        """
         self._one_by_one = claim.deaths >= POISON
         self._first: int | None = None
         self._keys = [tools.digester.idempotency_key(customer_id, claim.batch_id) for customer_id in claim.ids]
@@ -210,15 +213,15 @@ class ShardRun:
 
     async def _attempt(self, offset: int) -> Verdict | Later:
         customer_id = self._claim.ids[offset]
-        if self._tools.pacer.has_room:
-            self._note_begun(offset)
         permit = await self._tools.pacer.permit(self._flow, self.may_send)
         if isinstance(permit, NotNow):
             if permit.circuit_open:
                 await self._circuit_opened(permit.seconds)
             return Later(permit.seconds)
         try:
-            self._note_begun(offset)
+            self._begun.add(offset)
+            if self._to_begin - len(self._begun) < self._tools.concurrency:
+                self.nearly_sent.set()
             if not self.may_send() or (self._one_by_one and not await self._take_in_hand(offset)):
                 return Later(0.0)
             self._unheard.add(offset)
@@ -234,11 +237,6 @@ class ShardRun:
             self._histories[offset] = counted(verdict, self._history(offset))
         self._unheard.discard(offset)
         return verdict
-
-    def _note_begun(self, offset: int) -> None:
-        self._begun.add(offset)
-        if self._to_begin - len(self._begun) < self._tools.concurrency:
-            self.nearly_sent.set()
 
     async def _tell(self, offset: int, permit: Permit, verdict: Verdict) -> None:
         """What the verdict says to everybody: of the rate, and of the upstream as a whole."""
