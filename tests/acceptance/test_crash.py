@@ -12,6 +12,8 @@ from redis import Redis
 
 from tests.acceptance.accounting import IN_FLIGHT, MakeIds, assert_agree, read_report, wait_for
 from tests.acceptance.conftest import Expunge
+from tests.conftest import TARGET
+from worker.queue import queue_of
 from worker.simulator import Entry, Scenario, SimulatorThread
 
 
@@ -111,11 +113,15 @@ def test_messages_that_are_lost_are_sent_again(expunge: Expunge, make_ids: MakeI
         }
         batch = expunge("submit", expunge.csv(ids)).stdout.strip()
         worker = expunge.start("worker")
+        wait_for(lambda: len(upstream.log) > 100)
+        worker.terminate()  # at work it would look for shards without any message
+        worker.communicate(timeout=30)
+        with Redis.from_url(redis_server) as redis:
+            names = [f"expunge:celery:{name}" for name in (queue_of(TARGET), "unacked", "unacked_index")]
+            assert redis.delete(*names) > 0
+        assert {entry.id for entry in upstream.log} < set(ids)
+        worker = expunge.start("worker")
         try:
-            wait_for(lambda: len(upstream.log) > 100)
-            with Redis.from_url(redis_server) as redis:
-                names = [f"expunge:celery:{name}" for name in ("expunge.bulk", "unacked", "unacked_index")]
-                assert redis.delete(*names) > 0
             watched = expunge("watch", batch, "--json")
             assert watched.returncode == 0, watched.stderr
         finally:

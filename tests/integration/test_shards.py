@@ -476,6 +476,10 @@ async def test_a_worker_with_time_left_gets_a_shard_whose_message_waits_in_the_q
     assert await store.shards.next_due(batch_id) is None, "one is held, and one rests for a while"
     await store.shards.release(claim, {}, 0.0)
     assert await store.shards.next_due(batch_id) == 0
+    await claimed(store.shards, batch_id, 0)
+    await expire_lease(store.redis, batch_id, 0)
+    assert await fed(store.shards, batch_id, 4) == [0]
+    assert await store.shards.next_due(batch_id) == 0, "its holder is dead"
 
 
 async def test_a_shard_with_nothing_to_send_is_never_fed(store: Store) -> None:

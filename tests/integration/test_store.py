@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -24,12 +25,13 @@ from tests.conftest import (
     written,
 )
 from worker.domain.batches import TRANSITIONS, BatchState, Environment, StateReason, Target
-from worker.domain.errors import ExpungeError
+from worker.domain.errors import ExpungeError, StoreError
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History, Result
 from worker.pipeline.cancel import settle_cancelled
 from worker.store import keys
 from worker.store.batches import Accepted
+from worker.store.connection import readable_errors
 from worker.store.shards import NotClaimed, Standing
 from worker.wiring import Store
 
@@ -58,6 +60,19 @@ async def test_what_a_dead_submission_left_behind_expires_by_itself(store: Store
     left = await lifetimes(store.redis, await all_keys(store.redis))
     assert set(left) == {keys.of_batch(batch_id, part) for part in ("ids", "shards", "out:0", "out:1")}
     assert all(0 < seconds <= 3600 for seconds in left.values())
+
+
+async def test_a_server_that_fills_up_within_a_transaction_is_said_to_be_full(redis: Redis, redis_url: str) -> None:
+    async with redis.client() as connection:
+        say: Any = connection.execute_command
+        await say("MULTI")
+        await say("SET", "a", "b")
+        await redis.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(StoreError, match="is full"), readable_errors(redis_url):
+                await say("EXEC")
+        finally:
+            await redis.config_set("maxmemory", "0")
 
 
 async def test_a_discarded_batch_leaves_no_key(store: Store) -> None:

@@ -281,7 +281,7 @@ class Lifecycle(RuleBasedStateMachine):
     def go_on_with_one_more(self, batch: int) -> None:
         model = self._batch(batch)
         shard = self._run(self._store.shards.next_due(model.id))
-        in_the_queue = model.unfinished - set(model.holders) - model.resting
+        in_the_queue = model.unfinished - (set(model.holders) - model.dead) - model.resting
         choice = model.due or in_the_queue if model.goes_on else set()
         assert (shard in choice) if choice else (shard is None)
         model.due.discard(shard)

@@ -23,6 +23,13 @@ COMPLAINTS = [
     (exceptions.InvalidResponse("Protocol Error"), UnreachableError, "host and port"),
     (MasterNotFoundError("x"), UnreachableError, "Sentinels"),
     (exceptions.OutOfMemoryError("x"), StoreError, "maxmemory"),
+    (exceptions.ExecAbortError("Transaction discarded because of: OOM command not allowed"), StoreError, "is full"),
+    (
+        exceptions.ExecAbortError("Transaction discarded because of: READONLY You can't write"),
+        UnreachableError,
+        "read-only replica",
+    ),
+    (exceptions.ExecAbortError("Transaction discarded because of previous errors."), StoreError, "ExecAbortError"),
     (NotReplicatedError("0 of 1 replicas acknowledged within 2 s"), StoreError, "0 of 1 replicas"),
     (exceptions.ResponseError("ERR secret customer"), StoreError, "ResponseError"),
 ]

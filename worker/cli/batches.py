@@ -67,15 +67,14 @@ def status(
         return
     _print_status(batch, expected)
     if batch.goes_on and not workers and not simulate:
-        say(session.unserved(batch, settings))
+        say(session.no_worker(batch.description.target, settings))
 
 
 def _print_status(batch: Batch, expected: float | None) -> None:
     description = batch.description
     typer.echo(f"batch {batch.id}: {state_of(batch)}")
-    target = description.target
-    whose = f"{target.environment.value}, merchant '{target.merchant}', upstream {target.upstream}"
-    typer.echo(f"  {description.source}, {description.rows:,} rows, {whose}")
+    target = session.shown_target(description.target)
+    typer.echo(f"  {description.source}, {description.rows:,} rows, {target}")
     by = f" by {description.submitted_by}" if description.submitted_by else ""
     ended = f", ended {rfc3339(batch.ended_at)}" if batch.ended_at else ""
     typer.echo(f"  submitted {rfc3339(batch.created_at)}{by}{ended}")
@@ -133,7 +132,7 @@ def watch(
                         await asyncio.sleep(_POLL)
                         batch = await follower.look(batch)
                         if not told and batch.goes_on and not await _served(store, batch):
-                            say(session.unserved(batch, settings))
+                            say(session.no_worker(batch.description.target, settings))
                             told = True
                 return batch
 

@@ -52,7 +52,7 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         yield False, f"Redis: {problem}"
     yield (
         workers > 0,
-        f"{workers} worker processes are alive" if workers else "no worker is running: start `expunge worker`",
+        f"{workers} worker processes are alive" if workers else session.no_worker(settings.target, settings),
     )
 
 

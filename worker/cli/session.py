@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from worker.cli.output import awaits, say
 from worker.domain.batch_ids import is_batch_id
-from worker.domain.batches import Batch, BatchState, Description, Environment, Lane
+from worker.domain.batches import Batch, BatchState, Description, Environment, Lane, Target
 from worker.domain.deadlines import parse_moment
 from worker.domain.errors import Guard, RefusedError, UnreachableError, UsageError
 from worker.domain.plans import confirms, plan_id
@@ -143,19 +143,21 @@ async def say_what_it_waits_for(store: Store, batch: Batch, settings: Settings) 
     if batch.state is BatchState.AWAITING_APPROVAL:
         say(f"accepted; {awaits(batch)}")
     elif batch.goes_on and not await serving(store, batch):
-        say(f"accepted, but {unserved(batch, settings)}")
+        say(f"accepted, but {no_worker(batch.description.target, settings)}")
 
 
-def unserved(batch: Batch, settings: Settings) -> str:
+def no_worker(target: Target, settings: Settings) -> str:
     """What to say when nobody works on a batch that could go on."""
-    target, ours = batch.description.target, settings.target
-    needed = f"{target.environment.value}, merchant '{target.merchant}', upstream {target.upstream}"
-    if target == ours:
-        return f"no worker is running for {needed}: start `expunge worker`"
-    return (
-        f"no worker is running for {needed}, and here is set {ours.environment.value}, merchant '{ours.merchant}', "
-        f"upstream {ours.upstream or 'none'}: start `expunge worker` with the batch's"
-    )
+    missing = f"no worker is running for {shown_target(target)}"
+    if target == settings.target:
+        return f"{missing}: start `expunge worker`"
+    return f"{missing}, and here is set {shown_target(settings.target)}: start `expunge worker` with the batch's"
+
+
+def shown_target(target: Target) -> str:
+    """Where a batch's customers are, for a person."""
+    upstream = f"upstream {target.upstream}" if target.upstream else "no upstream"
+    return f"merchant '{target.merchant}' in {target.environment}, {upstream}"
 
 
 class Follower:

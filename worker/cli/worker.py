@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from worker.cli import session
+from worker.cli.output import say
 from worker.settings import Settings, load_settings
 
 Processes = Annotated[
@@ -28,6 +29,7 @@ def worker(processes: Processes = 1) -> None:
     settings = load_settings()
     _ = settings.upstream_prefix  # refuses at once when no upstream is set
     asyncio.run(_check(settings))
+    say(f"working for {session.shown_target(settings.target)}, at most {settings.rate_limit}, processes: {processes}")
     command = worker_command(processes)
     os.execv(command[0], command)  # noqa: S606 - the same interpreter; signals then go to Celery itself
 

@@ -220,11 +220,6 @@ class Pacer:
                 self.release()
             raise
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more need not wait for a slot, only for the limiter."""
-        return len(self._line) < self._free
-
     def release(self) -> None:
         """The request of a permit has ended, or was not sent."""
         self._free += 1
@@ -279,7 +274,11 @@ class Pacer:
         while True:
             await asyncio.sleep(0)  # whoever else comes in this turn of the loop is asked for in the same question
             if not self._still_waiting(0.0):
-                return
+                if self._upcoming is None:
+                    return
+                await self._upcoming  # not kept: whoever comes later would take an old answer for news
+                self._upcoming = None
+                continue
             if not self._free:
                 await self._slot_or_a_while()
                 continue

@@ -5,7 +5,10 @@ The ``actor`` is who asks, ``None`` for somebody without a name; whether they ma
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from uuid import uuid4
+
+from kombu.exceptions import OperationalError
 
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.brakes import Despite
@@ -30,7 +33,7 @@ _NEXT = {
 async def approve(batches: Batches, feeder: Feeder, batch_id: str, actor: str) -> None:
     """Let a batch run that waits for it; the input that is meant is the one of its SHA-256, which never changes."""
     await _move(batches, batch_id, [BatchState.AWAITING_APPROVAL], BatchState.RUNNING, actor=actor)
-    await feeder.feed(batch_id)
+    await _feed(feeder, batch_id)
 
 
 async def pause(batches: Batches, batch_id: str, actor: str | None = None) -> None:
@@ -53,7 +56,7 @@ async def resume(
     elif despite is not None:
         raise RefusedError(f"batch {batch_id} is not paused by {despite.value}", Guard.BRAKE)
     await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING, actor=actor, despite=despite)
-    await feeder.feed(batch_id)
+    await _feed(feeder, batch_id)
 
 
 async def cancel(
@@ -100,3 +103,8 @@ async def _move(
         raise RefusedError(f"batch {batch_id} is {to.value} already; {_NEXT[to]}", Guard.STATE)
     stands = f"{state.value}, so it cannot become {to.value}; {_NEXT[state]}" if state else "gone"
     raise RefusedError(f"batch {batch_id} is {stands}", Guard.STATE)
+
+
+async def _feed(feeder: Feeder, batch_id: str) -> None:
+    with suppress(OperationalError):  # the workers feed it when the broker is back
+        await feeder.feed(batch_id)

@@ -25,7 +25,7 @@ BUDGET = 20.0
 """Seconds for one message; what is not done by then is handed back."""
 BESIDE = 8
 """Batches that a process works on at once; urgent ones come on top."""
-_WORTH_A_CLAIM = 5.0  # seconds that must be left to begin another shard
+_WORTH_A_CLAIM = 1.0  # seconds that must be left to begin another shard; handing back what is left costs little
 _TRIES = 5  # to claim a shard that no other process takes at the same moment
 _LOOK_EVERY = 0.25  # seconds until a batch that was just submitted is begun beside the others
 

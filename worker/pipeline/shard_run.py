@@ -91,7 +91,10 @@ class ShardRun:
         self._deadline = until
         self._send_until = self._within_lease(self._now())
         self.nearly_sent = asyncio.Event()
-        """Set when fewer records wait for their first slot than there are slots."""
+        """Set when fewer records wait for their first permit than may be in flight, and one had it.
+
+        So a process takes no more shards of a batch than it gets to, and leaves the others to other processes.
+        """
         self._one_by_one = claim.deaths >= POISON
         self._first: int | None = None
         self._keys = [tools.digester.idempotency_key(customer_id, claim.batch_id) for customer_id in claim.ids]
@@ -234,9 +237,8 @@ class ShardRun:
 
     async def _attempt(self, offset: int) -> Verdict | Later | OnHold:
         customer_id = self._claim.ids[offset]
-        if self._tools.pacer.has_room or offset in self._grounds:
-            self._note_begun(offset)
         if offset in self._grounds:
+            self._note_begun(offset)
             return OnHold(self._grounds[offset])
         while isinstance(permit := await self._tools.pacer.permit(self._flow, self._may_send_by_news), NotNow):
             if permit.circuit_open:

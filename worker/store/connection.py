@@ -11,6 +11,7 @@ from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
+    ExecAbortError,
     InvalidResponse,
     NoPermissionError,
     OutOfMemoryError,
@@ -94,6 +95,10 @@ _SAID = {
 """What to say to errors that have no class of their own, by words in Redis' answer."""
 
 
+_DISCARDED = {"because of: OOM ": OutOfMemoryError, "because of: READONLY ": ReadOnlyError}
+"""What a whole transaction is refused for at its end, by words in Redis' answer."""
+
+
 @contextmanager
 def readable_errors(url: str) -> Iterator[None]:
     """Translate what redis-py raises: ``UnreachableError`` for what the operator can mend, else ``StoreError``."""
@@ -103,8 +108,14 @@ def readable_errors(url: str) -> Iterator[None]:
         raise _translated(error, shown(url)) from None
 
 
+def _cause(error: RedisError) -> RedisError:
+    if isinstance(error, ExecAbortError):
+        return next((cause(str(error)) for words, cause in _DISCARDED.items() if words in str(error)), error)
+    return error
+
+
 def _translated(error: RedisError, where: str) -> UnreachableError | StoreError:
-    match error:
+    match _cause(error):
         case NoPermissionError():
             what = "does not let this user do what is needed; docs/operations.md has the ACL rule"
         case AuthenticationError():

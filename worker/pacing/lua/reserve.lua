@@ -32,7 +32,8 @@ end
 local interval = ARGV[11] * 1000000 / ARGV[10] / factor
 local first = math.max(tonumber(kept[1] or 0), now)
 if first - now >= ahead then return {0, first - now - ahead + interval, 0, circuit, seen.epoch} end
-local permits = math.max(1, math.min(wanted, math.floor((ahead - (first - now)) / interval)))
+-- Half of what may be reserved, so that another process that asks finds as much: else who asks first keeps nearly all.
+local permits = math.max(1, math.min(wanted, math.floor((ahead - (first - now)) / interval / 2)))
 
 local slots = {}
 for i = 12, #ARGV, 2 do
