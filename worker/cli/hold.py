@@ -25,7 +25,7 @@ from worker.settings import Settings, load_settings
 from worker.store.holds import Overlaps
 from worker.wiring import Store
 
-_MOST = 100_000  # in one atomic step of Redis, which takes about a quarter of a second
+_MOST = 100_000  # in one atomic step, during which Redis does nothing else
 _NAMED = 5  # of what is wrong, on one line
 
 CustomerId: TypeAlias = Annotated[str | None, typer.Argument(metavar="[ID]", help="One customer's ID.")]
