@@ -206,12 +206,11 @@ class Settings(BaseSettings):
         upstream = hashlib.sha256(named.encode()).hexdigest()[:12] if named else ""
         return Target(self.environment, self.merchant_id, upstream)
 
-    @property
-    def brakes(self) -> Brakes:
+    def brakes(self, environment: Environment) -> Brakes:
         """Where the brakes of new batches are set."""
         canary = self.canary
         if canary is None:
-            canary = _CANARY if self.environment is Environment.PRODUCTION else 0
+            canary = _CANARY if environment is Environment.PRODUCTION else 0
         return Brakes(self.failure_threshold, self.not_found_threshold, canary)
 
     @property

@@ -12,7 +12,7 @@ from redis import Redis
 
 from tests.acceptance.accounting import IN_FLIGHT, MakeIds, assert_agree, read_report, wait_for
 from tests.acceptance.conftest import Expunge
-from tests.conftest import TARGET
+from tests.conftest import TARGET, UPSTREAM
 from worker.queue import queue_of
 from worker.simulator import Entry, Scenario, SimulatorThread
 
@@ -108,6 +108,7 @@ def test_messages_that_are_lost_are_sent_again(expunge: Expunge, make_ids: MakeI
     with SimulatorThread(Scenario(latency="20ms")) as upstream:
         expunge.environment |= {
             "EXPUNGE_UPSTREAM_URL": upstream.url,
+            "EXPUNGE_UPSTREAM_NAME": UPSTREAM,
             "EXPUNGE_REDIS_URL": redis_server,
             "EXPUNGE_RATE_LIMIT": "200/s",
         }

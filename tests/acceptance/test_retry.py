@@ -78,3 +78,20 @@ def test_a_retry_without_workers_elsewhere_says_what_to_do(expunge: Expunge) -> 
     refused = expunge("retry", "0123456789abc")
     assert refused.returncode == 2
     assert "feed the report to `expunge run`" in refused.stderr
+
+
+def test_a_retry_in_production_has_its_guards_whatever_is_set_where_it_is_asked_for(
+    expunge: Expunge, make_ids: MakeIds, redis_server: str
+) -> None:
+    with SimulatorThread(Scenario()) as upstream:
+        expunge.environment |= {"EXPUNGE_REDIS_URL": redis_server, "EXPUNGE_UPSTREAM_URL": upstream.url}
+        old = expunge(
+            "submit", expunge.csv(make_ids(30)), "--environment", "production", "--confirm", "30"
+        ).stdout.strip()
+        assert expunge("cancel", old).returncode == 0
+        refused = expunge("retry", old)
+        assert (refused.returncode, refused.stdout) == (4, "")
+        assert "--confirm 30" in refused.stderr
+        made = expunge("retry", old, "--confirm", "30", "--json", EXPUNGE_ENVIRONMENT="sandbox")
+        assert json.loads(made.stdout)["canary_left"] == 20
+        assert not upstream.log

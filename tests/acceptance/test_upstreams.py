@@ -40,7 +40,7 @@ def test_workers_leave_a_batch_of_another_upstream_alone_and_it_is_said_that_nob
         for asking in (here, there):
             status = asking("status", batch, "--json")
             assert (json.loads(status.stdout)["workers"], json.loads(status.stdout)["tally"]["pending"]) == (0, 30)
-            assert "no worker is running for sandbox, merchant 'm1', upstream" in asking("status", batch).stderr
+            assert "no worker is running for merchant 'm1' in sandbox, upstream" in asking("status", batch).stderr
         watching = here.start("watch", batch)
         assert watching.stderr is not None
         assert any("no worker is running" in line for line in watching.stderr)

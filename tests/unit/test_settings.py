@@ -482,14 +482,14 @@ def test_a_header_that_expunge_sets_itself_cannot_be_set(refusal: Refusal, name:
 # --- brakes ---
 
 
-@pytest.mark.parametrize(("environment", "size"), [("production", 20), ("sandbox", 0)])
-def test_production_has_a_canary_of_twenty_and_sandbox_none(environment: str, size: int) -> None:
-    assert load_settings(environment=environment).brakes == Brakes(0.5, 0.5, size)
+@pytest.mark.parametrize(("environment", "size"), [(Environment.PRODUCTION, 20), (Environment.SANDBOX, 0)])
+def test_production_has_a_canary_of_twenty_and_sandbox_none(environment: Environment, size: int) -> None:
+    assert load_settings().brakes(environment) == Brakes(0.5, 0.5, size)
 
 
-@pytest.mark.parametrize(("environment", "size"), [("production", "0"), ("sandbox", "7")])
+@pytest.mark.parametrize(("environment", "size"), [(Environment.PRODUCTION, "0"), (Environment.SANDBOX, "7")])
 def test_a_canary_that_is_set_counts_in_every_environment(
-    monkeypatch: pytest.MonkeyPatch, environment: str, size: str
+    monkeypatch: pytest.MonkeyPatch, environment: Environment, size: str
 ) -> None:
     monkeypatch.setenv("EXPUNGE_CANARY", size)
-    assert load_settings(environment=environment).brakes.canary == int(size)
+    assert load_settings().brakes(environment).canary == int(size)

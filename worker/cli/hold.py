@@ -150,7 +150,7 @@ async def _resubmit(
                 reachable.target,
                 reachable.shard_size,
                 None,
-                brakes=reachable.brakes,
+                brakes=reachable.brakes(reachable.environment),
                 approval=reachable.approval,
             )
             description = caller.signed(description, name)

@@ -37,7 +37,9 @@ async def _retry(caller: Caller, batch_id: str, confirm: str | None) -> Batch:
     settings = caller.settings
     async with session.opened_store(settings) as store:
         old, name = await session.found(store, batch_id), await caller.admitted(store)
-        description = pipeline.describe(old, settings.shard_size, settings.brakes, settings.approval)
+        description = pipeline.describe(
+            old, settings.shard_size, settings.brakes(old.description.target.environment), settings.approval
+        )
         session.guard_production(description, confirm)
         accepted = await pipeline.retry(store.batches, store.holds, old, caller.signed(description, name))
         made = await session.found(store, accepted.batch_id)

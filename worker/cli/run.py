@@ -101,7 +101,7 @@ def run(
             settings.shard_size,
             reference,
             lane,
-            settings.brakes,
+            settings.brakes(settings.environment),
             deadline,
             approval=NO_APPROVAL if simulate else settings.approval,
         )

@@ -44,7 +44,7 @@ def submit(
             settings.shard_size,
             reference,
             lane,
-            settings.brakes,
+            settings.brakes(settings.environment),
             deadline,
             approval=settings.approval,
         )

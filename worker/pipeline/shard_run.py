@@ -441,6 +441,8 @@ class ShardRun:
             self._news_until = asked_at + NOTICED
             self._ours = recorded.ours
             self._standing = recorded.standing
+            if self._running and recorded.standing is Standing.PAUSED:
+                self._log.warning("batch was paused")
             self._running = self._running and recorded.standing.lets_send
             return
 

@@ -309,8 +309,8 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         retry_of=meta["retry_of"] or None,
         lane=Lane(meta["lane"]),
         brakes=Brakes(float(meta["failure_threshold"]), float(meta["not_found_threshold"]), int(meta["canary"])),
-        submitted_by=meta.get("submitted_by") or None,  # batches of before have neither
-        needs_approval=meta.get("needs_approval") == "1",
+        submitted_by=meta["submitted_by"] or None,
+        needs_approval=meta["needs_approval"] == "1",
     )
     return Batch(
         id=batch_id,
