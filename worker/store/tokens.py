@@ -29,9 +29,10 @@ class Tokens:
         return token if token is not None and token.fits(text) else None
 
     async def all(self) -> list[Token]:
-        """Every token, the oldest first."""
+        """Every token, the oldest first; by name, if made in the same millisecond."""
         kept: dict[bytes, bytes] = await self._redis.hgetall(keys.TOKENS)  # type: ignore[assignment]
-        return sorted((_to_token(at.decode(), value) for at, value in kept.items()), key=lambda token: token.created_at)
+        found = [_to_token(at.decode(), value) for at, value in kept.items()]
+        return sorted(found, key=lambda token: (token.created_at, token.name))
 
     async def add(self, text: str, name: str, role: Role, actor: str | None) -> None:
         """Keep a token's digest. Raises ``RefusedError`` when ``actor`` has no name and it is not the first."""
