@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import ip_address
 from os import environ
 from pathlib import Path
@@ -26,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
 from worker.domain import sentinels
@@ -41,6 +42,7 @@ from worker.domain.sentinels import SentinelAddress
 PREFIX = "EXPUNGE_"
 _LONGEST_SHOWN = 200
 _CANARY = 20  # records, in production (SPEC 6)
+_ALIKE = 0.85  # of difflib: one or two letters
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _UPSTREAM = re.compile(
@@ -268,11 +270,21 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(f"{PREFIX}SECRETS_DIR: '{secrets}' is not a folder")
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
+        _refuse_misspelt([*environ, *DotEnvSettingsSource(Settings).env_vars])
         return Settings(_secrets_dir=secrets, **given)
     except ValidationError as error:
         raise SettingsError("; ".join(_lines(error.errors(include_url=False), given))) from None
     except (SourceError, UnicodeDecodeError) as error:
         raise SettingsError(f"the settings cannot be read: {error}") from None
+
+
+def _refuse_misspelt(variables: Iterable[str]) -> None:
+    """A guard that was set with a slip in its name would not be there. Other names may be a newer version's."""
+    known = [*map(str.upper, Settings.model_fields), "SECRETS_DIR"]
+    names = {name.upper().removeprefix(PREFIX) for name in variables if name.upper().startswith(PREFIX)}
+    for name in sorted(names.difference(known)):
+        if near := get_close_matches(name, known, n=1, cutoff=_ALIKE):
+            raise SettingsError(f"{PREFIX}{name}: there is no such setting; {PREFIX}{near[0]} is meant, most likely")
 
 
 _OPTIONS = {"rate_limit": "--rate", "merchant_id": "--merchant", "environment": "--environment"}

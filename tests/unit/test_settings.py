@@ -208,6 +208,22 @@ def test_settings_are_read_from_a_dotenv_file_and_variables_come_first(
     assert (settings.merchant_id, settings.concurrency) == ("of-the-file", 9)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("APROVAL_IN_PRODUCTION", "APPROVAL_IN_PRODUCTION"), ("max_bach", "MAX_BATCH")]
+)
+def test_a_setting_with_a_slip_in_its_name_is_refused_rather_than_ignored(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, meant: str
+) -> None:
+    refusal = rf"^EXPUNGE_{name.upper()}: there is no such setting; EXPUNGE_{meant} is meant"
+    monkeypatch.setenv(f"EXPUNGE_{name}", "1")
+    with pytest.raises(SettingsError, match=refusal):
+        load_settings()
+    monkeypatch.delenv(f"EXPUNGE_{name}")
+    (folder / ".env").write_text(f"EXPUNGE_{name}=1\n")
+    with pytest.raises(SettingsError, match=refusal):
+        load_settings()
+
+
 def test_a_wrong_value_in_a_dotenv_file_is_refused_by_its_name(folder: Path) -> None:
     (folder / ".env").write_text("EXPUNGE_CONCURRENCY=many\n")
     with pytest.raises(SettingsError, match=r"^EXPUNGE_CONCURRENCY: 'many': "):
