@@ -9,18 +9,16 @@ import typer
 from redis.exceptions import RedisError
 
 from worker.cli import session
-from worker.cli.admission import FIRST_TOKEN, Caller
+from worker.cli.admission import Caller
 from worker.cli.output import (
     ProgressDisplay,
     awaits,
-    batch_json,
     counts,
     emit,
     say,
     state_of,
     tally_lines,
     to_go_on,
-    why_paused,
 )
 from worker.domain.batches import Batch, BatchState
 from worker.domain.brakes import Despite
@@ -28,6 +26,9 @@ from worker.domain.deadlines import expected_end, is_on_time
 from worker.domain.errors import Guard, RefusedError
 from worker.domain.people import Act
 from worker.pipeline import control
+from worker.pipeline.admission import FIRST_TOKEN
+from worker.reports.advice import why_paused
+from worker.reports.as_json import batch_json
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
 from worker.wiring import Store

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import typer
 
@@ -19,7 +19,9 @@ from worker.domain.people import Act
 from worker.intake.csv_file import Inspection
 from worker.intake.problems import problem_of
 from worker.pipeline.accept import describe
+from worker.pipeline.admission import signed
 from worker.pipeline.holds import HeldBack, held_back, place
+from worker.reports.as_json import hold_json
 from worker.reports.columns import rfc3339
 from worker.settings import Settings, load_settings
 from worker.store.holds import Overlaps
@@ -153,7 +155,7 @@ async def _resubmit(
                 brakes=reachable.brakes,
                 approval=reachable.approval,
             )
-            description = caller.signed(description, name)
+            description = signed(description, name)
             session.guard_production(description, confirm)
             _refuse_unknown(await store.holds.remove(customers.ids, name), customers)
             batch, _ = await take_in(store, csv_file, description, again=True)
@@ -180,21 +182,12 @@ def list_(
     with caller.audited(), session.running_redis(settings) as reachable:
         found = asyncio.run(read())
     if json:
-        emit({"holds": [_as_json(each) for each in found]})
+        emit({"holds": [hold_json(each) for each in found]})
         return
     for each in found:
         typer.echo(f"{rfc3339(each.since)}  {_until(each.term):<26}  {each.customer_id}  {each.term.ground}")
     if not found:
         say("nobody is on hold")
-
-
-def _as_json(held: Hold) -> dict[str, Any]:
-    return {
-        "customer_id": held.customer_id,
-        "ground": held.term.ground,
-        "since": rfc3339(held.since),
-        "until": rfc3339(held.term.until) if held.term.until else None,
-    }
 
 
 SUBCOMMANDS = {"add": add, "remove": remove, "list": list_}

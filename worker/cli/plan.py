@@ -13,6 +13,7 @@ from worker.domain.batches import Description
 from worker.domain.plans import plan_id
 from worker.embedded import has_data
 from worker.intake.csv_file import CsvFile, Inspection
+from worker.pipeline.admission import signed
 from worker.pipeline.plan import Known, look_up
 from worker.settings import Settings, load_settings
 from worker.wiring import Store
@@ -69,21 +70,21 @@ def announce(
 
     Returns the description with its submitter. Raises ``RefusedError`` if it is not for them to submit.
     """
-    signed, known = asyncio.run(_begin(csv_file, caller, settings, description, again))
+    mine, known = asyncio.run(_begin(csv_file, caller, settings, description, again))
     if known is not None:
         say(_line(csv_file.inspect(), settings, known))
-    return signed
+    return mine
 
 
 async def _begin(
     csv_file: CsvFile, caller: Caller, settings: Settings, description: Description, again: bool
 ) -> tuple[Description, Known | None]:
     async with session.opened_store(settings) as store:
-        signed = caller.signed(description, await caller.admitted(store))
-        existing = await store.batches.known(signed)
+        mine = signed(description, await caller.admitted(store))
+        existing = await store.batches.known(mine)
         if existing is not None and not (existing.known_by == "file" and again):
-            return signed, None
-        return signed, await _look(store, csv_file, settings)
+            return mine, None
+        return mine, await _look(store, csv_file, settings)
 
 
 def _line(inspection: Inspection, settings: Settings, known: Known) -> str:

@@ -22,13 +22,11 @@ from worker.cli.children import IDLE, STOP_TIMEOUT, Children
 from worker.cli.output import (
     ProgressDisplay,
     awaits,
-    batch_json,
     emit,
     say,
     state_of,
     tally_lines,
     to_go_on,
-    why_paused,
 )
 from worker.cli.plan import announce
 from worker.cli.report import format_of, refuse_overwriting, write_out
@@ -40,6 +38,8 @@ from worker.domain.people import NO_APPROVAL, Act
 from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
 from worker.pipeline.accept import describe
+from worker.reports.advice import why_paused
+from worker.reports.as_json import batch_json
 from worker.reports.writing import check_place
 from worker.settings import Settings, load_settings
 from worker.simulator import Scenario, ScenarioError, SimulatorThread

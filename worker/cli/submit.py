@@ -7,13 +7,14 @@ from kombu.exceptions import OperationalError
 
 from worker.cli import session
 from worker.cli.admission import Caller
-from worker.cli.output import batch_json, emit, say
+from worker.cli.output import emit, say
 from worker.cli.plan import announce
 from worker.domain.batches import Batch, Description, Lane
 from worker.domain.errors import Guard, RefusedError, StoreError
 from worker.domain.people import Act
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
+from worker.reports.as_json import batch_json
 from worker.settings import Settings, load_settings
 from worker.wiring import Store
 

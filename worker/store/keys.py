@@ -10,6 +10,8 @@ AUDIT = "expunge:audit"
 """Stream: who did what to which batch."""
 TOKENS = "expunge:tokens"
 """Hash: a token's ID to its role, its time of creation, its digest, its name."""
+SESSION = "expunge:session:"
+"""Followed by the digest of what a browser keeps: ID and digest of the token that it stands for."""
 LEDGER = "expunge:ledger:"
 """Followed by period and bucket: hashes from ten bytes of a digest to batch and time."""
 

@@ -1,0 +1,28 @@
+"""Runs the application in this process until it is asked to stop."""
+
+import signal
+import sys
+
+import uvicorn
+
+from worker import logs
+from worker.settings import Settings
+from worker.web.app import create_app
+
+_DRAIN = 5  # seconds for answers under way when it is asked to stop
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Listen until SIGTERM or Ctrl-C; 0 as port takes any free one. Neither bodies nor addresses are logged."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends in order, and then raises it again
+    logs.configure(settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_DRAIN,
+    )
+    uvicorn.Server(config).run()
