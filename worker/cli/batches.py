@@ -198,11 +198,7 @@ def approve(
                 f"an approval needs a name, and nobody has one; the first token is made by: {FIRST_TOKEN}",
                 Guard.APPROVAL,
             )
-        if sha256 is not None and sha256.lower() != batch.description.sha256:
-            raise RefusedError(
-                f"batch {batch.id} was made of another file: its SHA-256 is {batch.description.sha256}", Guard.APPROVAL
-            )
-        await control.approve(store.batches, store.feeder, batch.id, name)
+        await control.approve(store.batches, store.feeder, batch.id, name, sha256=sha256)
 
     _control(Caller(load_settings(), me, Act.APPROVE, batch_id), act)
 

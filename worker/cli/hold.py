@@ -11,7 +11,6 @@ import typer
 from worker.cli import session
 from worker.cli.admission import Caller
 from worker.cli.output import emit, say
-from worker.cli.submit import take_in
 from worker.domain.batches import Batch
 from worker.domain.errors import Guard, InputError, RefusedError, UsageError
 from worker.domain.holds import Hold, Term, read_ground
@@ -21,6 +20,7 @@ from worker.intake.problems import problem_of
 from worker.pipeline.accept import describe
 from worker.pipeline.admission import signed
 from worker.pipeline.holds import HeldBack, held_back, place
+from worker.pipeline.submission import moment
 from worker.reports.as_json import hold_json
 from worker.reports.columns import rfc3339
 from worker.settings import Settings, load_settings
@@ -158,7 +158,7 @@ async def _resubmit(
             description = signed(description, name)
             session.guard_production(description, confirm)
             _refuse_unknown(await store.holds.remove(customers.ids, name), customers)
-            batch, _ = await take_in(store, csv_file, description, again=True)
+            batch, _ = await session.take_in(store, csv_file, description, again=True)
             await session.say_what_it_waits_for(store, batch, reachable)
     return batch
 
@@ -195,7 +195,7 @@ SUBCOMMANDS = {"add": add, "remove": remove, "list": list_}
 
 def _term(ground: str, until: str | None) -> Term:
     try:
-        return Term(read_ground(ground), session.moment("--until", until))
+        return Term(read_ground(ground), moment("--until", until))
     except ValueError as error:
         raise UsageError(f"--ground: {error}") from None
 

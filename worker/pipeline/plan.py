@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from worker.domain.batches import Batch, Target
+from worker.domain.plans import plan_id
+from worker.domain.rates import Rate
+from worker.intake.csv_file import CsvFile, Inspection
 from worker.store.batches import Batches
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
@@ -43,3 +46,33 @@ async def look_up(
 
 def _is_of(target: Target, batch: Batch) -> bool:
     return batch.description.target.owner == target.owner
+
+
+async def look_into(file: CsvFile, batches: Batches, holds: Holds, ledger: Ledger, target: Target, now: float) -> Known:
+    """Ask for all customers of a file that would be sent."""
+    ids = (row.customer_id for row in file.rows() if row.reason is None)
+    return await look_up(batches, holds, ledger, ids, target, now)
+
+
+def plan_json(inspection: Inspection, target: Target, rate: Rate, known: Known | None) -> dict[str, Any]:
+    """What a submission would do, as JSON values (docs/json.md)."""
+    to_send = inspection.valid - (known.on_hold + known.deleted_earlier if known else 0)
+    return {
+        "plan": plan_id(inspection.sha256, target, inspection.id_column),
+        "source": inspection.source,
+        "sha256": inspection.sha256,
+        "environment": target.environment.value,
+        "merchant": target.merchant,
+        "id_column": inspection.id_column,
+        "rows": inspection.rows,
+        "valid": inspection.valid,
+        "invalid": inspection.invalid,
+        "duplicates": inspection.duplicates,
+        "on_hold": known.on_hold if known else None,
+        "deleted_earlier": known.deleted_earlier if known else None,
+        "to_send": to_send,
+        "rate": str(rate),
+        "seconds": round(to_send / rate.sustained, 1),
+        "earlier": {"batches": known.batches, "largest": known.largest} if known else None,
+        "invalid_lines": [{"line": line, "problem": problem} for line, problem in inspection.invalid_samples],
+    }
