@@ -22,6 +22,7 @@ from worker.store.batches import Batches
 from worker.store.connection import open_redis
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
+from worker.store.requests import Requests
 from worker.store.sessions import Sessions
 from worker.store.shards import Presence, Shards
 from worker.store.tokens import Tokens
@@ -50,6 +51,7 @@ class Store:
     tokens: Tokens
     sessions: Sessions
     audit: Audit
+    requests: Requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             tokens=tokens,
             sessions=Sessions(redis, tokens),
             audit=Audit(redis),
+            requests=Requests(redis),
         )
 
 

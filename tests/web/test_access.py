@@ -43,7 +43,7 @@ async def test_while_nobody_has_a_token_it_says_how_the_first_is_made(stranger: 
 
 
 async def test_without_a_token_nothing_is_shown(ada: Client, stranger: Client) -> None:
-    assert (await ada.get("/v1/batches")).json() == {"batches": []}
+    assert (await ada.get("/v1/batches")).json() == {"batches": [], "next": None}
     response = await stranger.get("/v1/batches")
     assert "Authorization: Bearer" in problem(response, "identity")
     assert response.headers["www-authenticate"] == "Bearer"

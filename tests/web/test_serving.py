@@ -25,7 +25,7 @@ def test_it_serves_until_it_is_asked_to_stop(redis_url: str, tmp_path: Path) -> 
     with Served(tmp_path, redis_url) as served, httpx.Client(base_url=served.url) as client:
         problem(client.get("/v1/batches"), "identity")
         found = client.get("/v1/batches", headers={"Authorization": f"Bearer {token}"})
-        assert found.json() == {"batches": []}
+        assert found.json() == {"batches": [], "next": None}
         assert "server" not in found.headers
         assert served.stop() == 0
         assert token not in served.log

@@ -28,7 +28,7 @@ from worker.domain.people import Act
 from worker.pipeline import control
 from worker.pipeline.admission import FIRST_TOKEN
 from worker.reports.advice import why_paused
-from worker.reports.as_json import batch_json
+from worker.reports.as_json import batch_json, status_json
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
 from worker.wiring import Store
@@ -61,12 +61,11 @@ def status(
                 return found, await session.serving(store, found)
 
         batch, workers = asyncio.run(read())
-    expected = expected_end(batch, settings.rate_limit.sustained, time.time())
+    rate, now = settings.rate_limit.sustained, time.time()
     if json:
-        end = rfc3339(expected) if expected else None
-        emit(batch_json(batch) | {"workers": workers, "expected_end": end, "on_time": is_on_time(batch, expected)})
+        emit(status_json(batch, workers, rate, now))
         return
-    _print_status(batch, expected)
+    _print_status(batch, expected_end(batch, rate, now))
     if batch.goes_on and not workers and not simulate:
         say(session.no_worker(batch.description.target, settings))
 

@@ -5,6 +5,7 @@ from typing import Any
 from worker.domain.audit import Entry
 from worker.domain.batches import Batch
 from worker.domain.brakes import Tripped
+from worker.domain.deadlines import expected_end, is_on_time
 from worker.domain.holds import Hold
 from worker.domain.outcomes import Reason
 from worker.reports.columns import rfc3339
@@ -40,6 +41,13 @@ def batch_json(batch: Batch) -> dict[str, Any]:
         "despite": [brake.value for brake in batch.despite],
         "canary_left": batch.canary_left,
     }
+
+
+def status_json(batch: Batch, workers: int, rate: float, now: float) -> dict[str, Any]:
+    """A batch, and whether it gets on: ``workers`` are alive for it, and ``rate`` is the limit, records a second."""
+    expected = expected_end(batch, rate, now)
+    end = rfc3339(expected) if expected else None
+    return batch_json(batch) | {"workers": workers, "expected_end": end, "on_time": is_on_time(batch, expected)}
 
 
 def _tripped_json(tripped: Tripped) -> dict[str, Any]:

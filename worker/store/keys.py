@@ -12,6 +12,8 @@ TOKENS = "expunge:tokens"
 """Hash: a token's ID to its role, its time of creation, its digest, its name."""
 SESSION = "expunge:session:"
 """Followed by the digest of what a browser keeps: ID and digest of the token that it stands for."""
+REQUEST = "expunge:request:"
+"""Followed by a digest of who asks and of their key: what became of a request to the HTTP API."""
 LEDGER = "expunge:ledger:"
 """Followed by period and bucket: hashes from ten bytes of a digest to batch and time."""
 

@@ -31,6 +31,8 @@ class Asked:
     act: Act
     person: Person | None = None
     batch_id: str | None = None
+    exists: bool = False
+    """Whether there is such a batch."""
     shown: bool = False
     """Whether a token or a session was shown, good or not."""
 
@@ -61,6 +63,7 @@ def on_batch(act: Act) -> Callable[[Request, str], Awaitable[Admitted]]:
     async def admitted(request: Request, batch_id: BatchId) -> Admitted:
         person = await _admitted(request, act, batch_id)
         batch = await batch_of(web_of(request).store, web_of(request).settings, batch_id)
+        concerns(request, batch)
         person.check(act, batch)
         return Admitted(person, batch)
 
@@ -74,6 +77,11 @@ async def batch_of(store: Store, settings: Settings, batch_id: str) -> Batch:
     if batch is None or batch.description.target != settings.target:
         raise Problem(Kind.NOT_FOUND, "there is no such batch here; it may have expired")
     return batch
+
+
+def concerns(request: Request, batch: Batch) -> None:
+    """Say which batch a request turns out to concern."""
+    request.state.asked.batch_id, request.state.asked.exists = batch.id, True
 
 
 async def identified(request: Request) -> Person | None:
@@ -114,6 +122,12 @@ async def _unknown(web: Web, *, shown: bool) -> RefusedError:
     if not await web.store.tokens.exist():
         return RefusedError(f"nobody has a token yet; the first is made by: {FIRST_TOKEN}", Guard.IDENTITY)
     return RefusedError(f"the token is not known, or was revoked; {_SIGN_IN}" if shown else _SIGN_IN, Guard.IDENTITY)
+
+
+def concerned(request: Request) -> dict[str, str]:
+    """Which batch a refusal concerns, for programs: one that exists, here or for another upstream."""
+    asked: Asked | None = getattr(request.state, "asked", None)
+    return {"batch": asked.batch_id} if asked is not None and asked.batch_id and asked.exists else {}
 
 
 async def note(request: Request, refusal: RefusedError) -> None:

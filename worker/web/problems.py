@@ -1,5 +1,6 @@
 """Everything that the API answers but success: problem details (RFC 9457) with types that stay (docs/api.md)."""
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
@@ -9,8 +10,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from worker.domain.errors import ExpungeError, Guard, InputError, RefusedError, StoreError, UnreachableError
+from worker.web.bodies import ProblemBody
 
 MEDIA_TYPE = "application/problem+json"
+_OPTION = re.compile(r"\bexpunge [a-z][^;]*|(?<![\w-])--([a-z][a-z-]*)")
+"""An option of the command line, which is a field of the same name here; a whole command stays as it is."""
 
 
 class _Row(NamedTuple):
@@ -93,18 +97,19 @@ class Problem(HTTPException):
         return Response(orjson.dumps(self.as_json()), self.kind.status, self.headers, MEDIA_TYPE)
 
 
-def problem_of(error: ExpungeError) -> Problem:
-    """What one of our own errors is to whoever asked over HTTP."""
+def problem_of(error: ExpungeError, **members: Any) -> Problem:
+    """What one of our own errors is to whoever asked over HTTP, with further members for programs."""
+    text = _OPTION.sub(lambda match: f"`{match[1].replace('-', '_')}`" if match[1] else match[0], str(error))
     match error:
         case RefusedError():
             headers = {"WWW-Authenticate": "Bearer"} if error.guard is Guard.IDENTITY else None
-            return Problem(_OF_GUARD[error.guard], str(error), headers=headers)
+            return Problem(_OF_GUARD[error.guard], text, headers=headers, **members)
         case InputError():
-            return Problem(Kind.INPUT, str(error), line=error.line)
+            return Problem(Kind.INPUT, text, line=error.line, columns=list(error.columns), **members)
         case UnreachableError() | StoreError():
-            return Problem(Kind.UNAVAILABLE, str(error), headers={"Retry-After": "5"})
+            return Problem(Kind.UNAVAILABLE, text, headers={"Retry-After": "5"}, **members)
         case _:
-            return Problem(Kind.REQUEST, str(error))
+            return Problem(Kind.REQUEST, text, **members)
 
 
 def problem_of_http(error: HTTPException) -> Problem:
@@ -112,3 +117,16 @@ def problem_of_http(error: HTTPException) -> Problem:
     if isinstance(error, Problem):
         return error
     return Problem(_OF_STATUS.get(error.status_code, Kind.REQUEST), str(error.detail), headers=error.headers)
+
+
+def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer beside success, for OpenAPI: these, and what any route may."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for kind in (*_ANYWHERE, *kinds):
+        titles = found.setdefault(kind.status, {"description": "", "content": _CONTENT})
+        titles["description"] = f"{titles['description']}; {kind.title}".removeprefix("; ")
+    return found
+
+
+_ANYWHERE = (Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.REQUEST, Kind.RATE_LIMIT, Kind.UNAVAILABLE)
+_CONTENT = {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}}

@@ -1,9 +1,12 @@
 """Runs the application in this process until it is asked to stop."""
 
 import signal
+import socket
 import sys
+from typing import cast
 
 import uvicorn
+from fastapi import FastAPI
 
 from worker import logs
 from worker.settings import Settings
@@ -16,8 +19,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """Listen until SIGTERM or Ctrl-C; 0 as port takes any free one. Neither bodies nor addresses are logged."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends in order, and then raises it again
     logs.configure(settings.log_level)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=host,
         port=port,
         log_config=None,
@@ -25,4 +29,12 @@ def serve(settings: Settings, host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=_DRAIN,
     )
-    uvicorn.Server(config).run()
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    """Ends streams of events before it waits for answers under way: they would not end by themselves."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        cast("FastAPI", self.config.app).state.web.hub.close()
+        await super().shutdown(sockets)

@@ -1,5 +1,7 @@
 """The outermost layer: what holds for every request and answer, whichever route it is for."""
 
+import time
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import structlog
@@ -8,10 +10,12 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.logs import where
+from worker.web.counting import Metrics
 from worker.web.problems import Kind, Problem
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_LARGEST_FORM = 1 << 20
+FORM = 1 << 20
+"""Bytes of the largest body where nothing else is said."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -33,22 +37,22 @@ log = structlog.get_logger(__name__)
 class Shell:
     """ASGI middleware: headers of every answer, no other site's requests, no endless bodies, no error's text."""
 
-    def __init__(self, app: ASGIApp, uploads: frozenset[str], max_upload: int) -> None:
-        """``uploads`` are the paths that take as much as ``max_upload`` bytes, and what a form adds to them."""
+    def __init__(self, app: ASGIApp, largest: Mapping[str, int], metrics: Metrics) -> None:
+        """``largest`` has the largest body in bytes of the paths that take more than a form."""
         self._app = app
-        self._uploads = uploads
-        self._max_upload = max_upload
+        self._largest = largest
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = False
+        status, began = 0, time.monotonic()
 
         async def hardened(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
@@ -61,11 +65,13 @@ class Shell:
             return
         except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
             problem = error if isinstance(error, Problem) else _internal(error)
-            if not started:  # else the answer ends before its end, which its reader notices
+            if not status:  # else the answer ends before its end, which its reader notices
                 await problem.response()(scope, receive, hardened)
+        finally:
+            self._metrics.count(scope, status, time.monotonic() - began)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        most = _LARGEST_FORM + (self._max_upload if scope["path"] in self._uploads else 0)
+        most = self._largest.get(scope["path"], FORM)
         length = Headers(scope=scope).get("content-length", "")
         announced, received = int(length) if length.isascii() and length.isdigit() else 0, 0
 

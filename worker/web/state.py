@@ -5,7 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from worker.pipeline.trail import Trail
 from worker.settings import Settings
+from worker.web.counting import Metrics
+from worker.web.following import Hub
 from worker.web.limits import Limits
 from worker.wiring import Store
 
@@ -17,6 +20,9 @@ class Web:
     settings: Settings
     store: Store
     limits: Limits
+    trail: Trail
+    hub: Hub
+    metrics: Metrics
 
 
 def web_of(request: Request) -> Web:
@@ -35,3 +41,4 @@ def _settings(request: Request) -> Settings:
 
 TheStore = Annotated[Store, Depends(_store)]
 TheSettings = Annotated[Settings, Depends(_settings)]
+TheWeb = Annotated[Web, Depends(web_of)]
