@@ -36,10 +36,15 @@ class Served:
         """All that it wrote so far."""
         return self._log.read_text()
 
-    @property
-    def pid(self) -> int:
-        """Of its process."""
-        return self._process.pid
+    def peak(self) -> float:
+        """The most memory that it had so far, in megabytes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+    def cpu(self) -> float:
+        """Seconds of a core that it used so far."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-P", "-m", "worker.cli", "web", "--port", str(self.port)]

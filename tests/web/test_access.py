@@ -2,23 +2,16 @@
 
 import pytest
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import RouteContext, iter_route_contexts
 
 from tests.conftest import UPSTREAM, make_settings, submit
 from tests.web.conftest import Client, Serve, add_token, client_of, problem
 from worker.domain.batches import Environment, Target
-from worker.domain.people import Act, Role
+from worker.domain.people import Role
 from worker.domain.rates import Rate
-from worker.web.access import COOKIE
+from worker.web.access import COOKIE, acts_of
 from worker.web.app import PUBLIC, create_app
 from worker.wiring import Store
-
-
-def acts(dependant: Dependant) -> set[Act]:
-    act: Act | None = getattr(dependant.call, "act", None)
-    own = {act} if act else set()
-    return own.union(*map(acts, dependant.dependencies))
 
 
 def routes() -> list[RouteContext]:
@@ -33,8 +26,24 @@ def test_there_are_routes() -> None:
 @pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route.methods} {route.path}")
 def test_every_route_has_one_act_or_is_public_on_purpose(route: RouteContext) -> None:
     """Also what is no function of ours, such as a mounted folder."""
-    needed = acts(route.dependant) if hasattr(route.original_route, "dependant") else set()
+    needed = acts_of(route.dependant) if hasattr(route.original_route, "dependant") else set()
     assert len(needed) == (0 if route.path in PUBLIC else 1)
+
+
+ASKING = [
+    (method, route.path or "") for route in routes() if route.path not in PUBLIC for method in route.methods or ()
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ASKING)
+async def test_every_route_that_is_not_public_refuses_a_stranger(stranger: Client, method: str, path: str) -> None:
+    """Whatever else is wrong with the request: it is the first thing that is looked at."""
+    address = path.replace("{batch_id}", "6h0sgvnab11e7")
+    problem(await stranger.request(method, address), "identity")
+    wrong = await stranger.request(
+        method, address, content=b"{", params={"limit": "x"}, headers={"Content-Type": "application/json"}
+    )
+    problem(wrong, "identity")
 
 
 async def test_while_nobody_has_a_token_it_says_how_the_first_is_made(stranger: Client) -> None:

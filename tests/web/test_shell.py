@@ -34,6 +34,8 @@ async def test_every_answer_has_the_headers_of_the_shell(stranger: Client, path:
         ({"Origin": "null"}, False),
         ({}, True),
         ({"Cookie": f"{COOKIE}=word"}, False),
+        ({"Cookie": f"{COOKIE}=word", "Authorization": "Bearer x"}, True),
+        ({"Authorization": "Bearer x", "Sec-Fetch-Site": "cross-site"}, False),
     ],
 )
 async def test_what_changes_something_must_not_come_from_another_site(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends, Path, Request
+from fastapi.dependencies.models import Dependant
 
 from worker.domain.batch_ids import is_batch_id
 from worker.domain.batches import Batch
@@ -103,6 +104,13 @@ async def _admitted(request: Request, act: Act, batch_id: str | None = None) -> 
     if MAY[act].get(person.role, Reach.ANY) is Reach.ANY:
         person.check(act)
     return person
+
+
+def acts_of(dependant: Dependant) -> set[Act]:
+    """What a route is for; empty if it asks nobody who they are."""
+    act: Act | None = getattr(dependant.call, "act", None)
+    own = {act} if act else set()
+    return own.union(*map(acts_of, dependant.dependencies))
 
 
 def shown(request: Request) -> bool:

@@ -18,6 +18,7 @@ from worker.settings import Settings
 from worker.store.connection import readable_errors
 from worker.web import access, audit, batches, counters, downloads, events, health, holds, session, submitting
 from worker.web.counting import Metrics
+from worker.web.description import describe_api
 from worker.web.following import Hub
 from worker.web.limits import Limits
 from worker.web.problems import Kind, Problem, problem_of, problem_of_http
@@ -57,6 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     for part in (health, session, submitting, batches, downloads, events, holds, audit, counters):
         app.include_router(part.router)
     _translate_errors(app, redis_url(settings))
+    describe_api(app)
     return app
 
 

@@ -5,6 +5,8 @@ import asyncio
 from fastapi import APIRouter, Request
 
 from worker.domain.errors import StoreError
+from worker.web.bodies import HealthBody
+from worker.web.problems import Kind, documented
 from worker.web.state import web_of
 
 _PATIENCE = 2.0  # seconds
@@ -12,13 +14,13 @@ _PATIENCE = 2.0  # seconds
 router = APIRouter(tags=["health"])
 
 
-@router.get("/healthz")
+@router.get("/healthz", response_model=HealthBody)
 async def healthz() -> dict[str, bool]:
     """The process answers."""
     return {"ok": True}
 
 
-@router.get("/readyz")
+@router.get("/readyz", response_model=HealthBody, responses=documented(Kind.UNAVAILABLE, anywhere=()))
 async def readyz(request: Request) -> dict[str, bool]:
     """Redis answers as well."""
     try:

@@ -1,9 +1,11 @@
 """Customers on hold. Their IDs are in bodies only: addresses are logged by proxies."""
 
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from worker.domain.errors import Guard, RefusedError, UsageError
 from worker.domain.holds import LONGEST_GROUND, Term, read_ground
@@ -16,7 +18,7 @@ from worker.reports.columns import rfc3339
 from worker.store.holds import Overlaps
 from worker.web.access import Looking, who
 from worker.web.bodies import HeldBody, HoldsBody, ReleasedBody
-from worker.web.problems import Kind, documented
+from worker.web.problems import Kind, Problem, documented
 from worker.web.state import TheStore, TheWeb
 
 router = APIRouter(prefix="/v1/holds", tags=["holds"])
@@ -24,6 +26,7 @@ LARGEST = 16 << 20
 """Bytes of a body."""
 _MOST = 100_000  # in one atomic step, during which Redis does nothing else
 _NAMED = 5
+_JSON = "application/json"
 
 
 class Customers(BaseModel):
@@ -49,6 +52,27 @@ class Holding(Customers):
     replace: bool = Field(False, description="Give holds that stand this ground and end.")
 
 
+Wanted = TypeVar("Wanted", bound=Customers)
+
+
+def _body(model: type[Wanted]) -> Callable[[Request], Awaitable[Wanted]]:
+    """A dependency that reads the body; the framework would read it before it is known who asks."""
+
+    async def read(request: Request) -> Wanted:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
+            raise Problem(Kind.MEDIA_TYPE, f"send the customers as {_JSON}")
+        try:
+            return model.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None
+
+    return read
+
+
+def _described(model: type[Customers]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {_JSON: {"schema": model.model_json_schema()}}}}
+
+
 @router.get("", response_model=HoldsBody, responses=documented())
 async def list_holds(
     _: Looking,
@@ -61,8 +85,17 @@ async def list_holds(
     return {"holds": [hold_json(each) for each in found[offset : offset + limit]], "total": len(found)}
 
 
-@router.post("", response_model=HeldBody, responses=documented(Kind.HOLD))
-async def add_holds(wanted: Holding, person: Annotated[Person, Depends(who(Act.HOLD))], web: TheWeb) -> dict[str, Any]:
+@router.post(
+    "",
+    response_model=HeldBody,
+    responses=documented(Kind.HOLD, Kind.MEDIA_TYPE),
+    openapi_extra=_described(Holding),
+)
+async def add_holds(
+    person: Annotated[Person, Depends(who(Act.HOLD))],
+    wanted: Annotated[Holding, Depends(_body(Holding))],
+    web: TheWeb,
+) -> dict[str, Any]:
     """Put customers on hold, all or none; when this is answered, none of them is sent any more."""
     ids = _checked(wanted, web.settings.id_rule.accepts)
     try:
@@ -75,9 +108,16 @@ async def add_holds(wanted: Holding, person: Annotated[Person, Depends(who(Act.H
     return {"on_hold": len(ids), "changed": placed}
 
 
-@router.post("/release", response_model=ReleasedBody, responses=documented(Kind.NOT_FOUND))
+@router.post(
+    "/release",
+    response_model=ReleasedBody,
+    responses=documented(Kind.MEDIA_TYPE),
+    openapi_extra=_described(Customers),
+)
 async def release_holds(
-    wanted: Customers, person: Annotated[Person, Depends(who(Act.RELEASE))], web: TheWeb
+    person: Annotated[Person, Depends(who(Act.RELEASE))],
+    wanted: Annotated[Customers, Depends(_body(Customers))],
+    web: TheWeb,
 ) -> dict[str, Any]:
     """Release customers from hold, all or none, and list the records of ended batches that it held back."""
     ids = _checked(wanted, web.settings.id_rule.accepts)

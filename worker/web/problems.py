@@ -119,14 +119,16 @@ def problem_of_http(error: HTTPException) -> Problem:
     return Problem(_OF_STATUS.get(error.status_code, Kind.REQUEST), str(error.detail), headers=error.headers)
 
 
-def documented(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer beside success, for OpenAPI: these, and what any route may."""
+_ANYWHERE = (Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.REQUEST, Kind.RATE_LIMIT, Kind.UNAVAILABLE)
+
+
+def documented(*kinds: Kind, anywhere: tuple[Kind, ...] = _ANYWHERE) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer beside success, for OpenAPI: these, and what any route with an act may."""
     found: dict[int | str, dict[str, Any]] = {}
-    for kind in (*_ANYWHERE, *kinds):
+    for kind in (*anywhere, *kinds):
         titles = found.setdefault(kind.status, {"description": "", "content": _CONTENT})
         titles["description"] = f"{titles['description']}; {kind.title}".removeprefix("; ")
     return found
 
 
-_ANYWHERE = (Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.REQUEST, Kind.RATE_LIMIT, Kind.UNAVAILABLE)
 _CONTENT = {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}}

@@ -1,5 +1,6 @@
 """Runs the application in this process until it is asked to stop."""
 
+import logging
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """Listen until SIGTERM or Ctrl-C; 0 as port takes any free one. Neither bodies nor addresses are logged."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends in order, and then raises it again
     logs.configure(settings.log_level)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of what somebody sent
     app = create_app(settings)
     config = uvicorn.Config(
         app,

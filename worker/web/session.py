@@ -10,7 +10,7 @@ from worker.store.sessions import LASTS
 from worker.web.access import COOKIE
 from worker.web.state import web_of
 
-router = APIRouter(tags=["session"])
+router = APIRouter(include_in_schema=False)
 
 
 @router.post("/session", status_code=303, response_class=RedirectResponse)

@@ -112,7 +112,7 @@ def refuse_other_sites(scope: Scope) -> None:
     elif origin is not None:
         same = urlsplit(origin).netloc == headers.get("host")
     else:
-        same = "cookie" not in headers
+        same = "cookie" not in headers or "authorization" in headers
     if not same:
         raise Problem(Kind.CROSS_SITE, "this must come from a page of this server, or from a program with a token")
 
