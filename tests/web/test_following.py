@@ -75,6 +75,6 @@ async def test_nobody_is_asked_for_what_nobody_follows(hub: Hub, store: Store) -
     batch_id = (await submit(store.batches, IDS)).batch_id
     events = hub.follow(await existing(store.batches, batch_id), None)
     await anext(events)
-    assert len(hub._watches) == 1
+    assert (len(hub._watches), hub.followers) == (1, 1)
     await events.aclose()  # type: ignore[attr-defined]
-    assert hub._watches == {}
+    assert (len(hub._watches), hub.followers) == (0, 0)

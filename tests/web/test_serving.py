@@ -51,6 +51,29 @@ def test_many_rows_go_in_and_out_in_little_memory(redis_url: str, tmp_path: Path
         assert served.peak() < 200
 
 
+def test_no_customer_name_or_token_is_in_the_log(redis_url: str, tmp_path: Path) -> None:
+    """At the level that says most; nor what was wrong with a request."""
+    token = first_token(redis_url)
+    headers = {"Authorization": f"Bearer {token}"}
+    with Served(tmp_path, redis_url, EXPUNGE_LOG_LEVEL="debug") as served:
+        with httpx.Client(base_url=served.url, headers=headers) as client:
+            content = "customer_id\nsecret-customer\n"
+            made = client.post(
+                "/v1/batches", files={"file": ("secret-name.csv", content)}, data={"reference": "secret-r"}
+            )
+            client.get(f"{made.headers['location']}/report")
+            client.post("/v1/batches", files={"file": ("secret-name.csv", "secret-header;x\n1;2\n")})
+            client.post("/v1/holds", json={"customer_ids": ["secret-customer"], "ground": "secret-ground"})
+            client.post("/v1/holds", json={"customer_ids": ["secret customer"], "grounds": "secret-ground"})
+            client.get("/v1/secret-address", params={"q": "secret-query"})
+            client.post(
+                "/v1/batches", content="secret-body", headers={"Content-Type": "multipart/form-data; boundary=x"}
+            )
+        assert served.stop() == 0
+        assert "secret" not in served.log
+        assert token not in served.log
+
+
 async def test_fifty_followers_cost_little(redis_url: str, tmp_path: Path) -> None:
     token = await asyncio.to_thread(first_token, redis_url)
     with Served(tmp_path, redis_url) as served:

@@ -1,8 +1,10 @@
 """A file that is sent becomes a batch, once, under the guards of the command line; a bad one is refused in a line."""
 
 import asyncio
+import errno
 import gzip
 import io
+import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -300,6 +302,28 @@ async def test_a_file_over_the_cap_is_not_read_to_its_end(serve: Serve, by: str)
             response = await client.post("/v1/batches", content=body(), headers=RAW)
             assert sent[0] < 4 << 20
     problem(response, "too_large")
+
+
+@pytest.mark.parametrize("by", ["raw", "form"])
+async def test_a_full_disk_is_said(anna: Client, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    content = b"customer_id\n" + b"c1\n" * 1_000_000  # of a form, what is small stays in memory
+    if by == "raw":
+        response = await send(anna, content)
+    else:
+        response = await anna.post("/v1/batches", files=form(content))
+    assert "No space left on device; try again later" in problem(response, "unavailable")
+
+
+async def test_the_cap_is_that_of_the_file(serve: Serve) -> None:
+    app = await serve(max_upload=1000)
+    async with await admin_of(app) as client:
+        problem(await send(client, b"customer_id\n" + b"c" * 987 + b"\n\n"), "too_large")
+        problem(await client.post("/v1/batches", files=form(b"customer_id\n" + b"c" * 987 + b"\n\n")), "too_large")
+        assert (await send(client, b"customer_id\n" + b"c" * 987 + b"\n")).status_code == 202
 
 
 @pytest.mark.parametrize("line", [b"c1\n", b"\n", b"x" * 100 + b"\n"], ids=["rows", "empty lines", "invalid"])

@@ -178,7 +178,6 @@ class ReleasedBody(BaseModel):
 
     released: int
     held_back: list[HeldBackBody]
-    resubmitted: str | None
 
 
 class EntryBody(BaseModel):

@@ -70,6 +70,11 @@ class Hub:
         self._watches: dict[str, _Watch] = {}
         self._closing = asyncio.Event()
 
+    @property
+    def followers(self) -> int:
+        """How many streams are open."""
+        return sum(watch.followers for watch in self._watches.values())
+
     async def follow(self, batch: Batch, seen: str | None) -> AsyncIterator[bytes]:
         """Events until the batch ends, for ten minutes at most; ``seen`` is the ID of the last one received."""
         first = await snapshot(self._store, self._settings, batch)

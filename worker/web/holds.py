@@ -126,7 +126,7 @@ async def release_holds(
     found = await held_back(web.store.batches, web.settings.target, ids)
     _refuse_unknown(await web.store.holds.remove(ids, person.name))
     records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
-    return {"released": len(ids), "held_back": records, "resubmitted": None}
+    return {"released": len(ids), "held_back": records}
 
 
 def _checked(wanted: Customers, accepts: Any) -> list[str]:

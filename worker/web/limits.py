@@ -18,9 +18,9 @@ class Limits:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._of_tokens = tuple(RateLimitItemPerSecond(window.limit, window.seconds) for window in rate.windows)
 
-    async def count(self, name: str) -> None:
-        """Count a request of a person; raises ``Problem`` when it is one too many."""
-        await self._count(self._of_tokens, "person", name)
+    async def count(self, token_id: str) -> None:
+        """Count a request with a token; raises ``Problem`` when it is one too many."""
+        await self._count(self._of_tokens, "token", token_id)
 
     async def count_stranger(self, address: str) -> None:
         """Count a request from an address that shows no token, or a wrong one; raises ``Problem`` likewise."""

@@ -1,9 +1,10 @@
 """A file in a request's body: streamed to an unnamed temporary file, its bytes capped, and checked from there."""
 
 import asyncio
+import os
 import re
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
@@ -14,7 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from worker.domain.batches import Lane
-from worker.domain.errors import InputError
+from worker.domain.errors import InputError, StoreError
 from worker.intake.csv_file import DEFAULT_COLUMN, CsvFile
 from worker.intake.rows import MAX_ROW, TOO_LONG
 from worker.intake.source import GZIP, Source
@@ -117,7 +118,6 @@ class Upload:
             rule=settings.id_rule,
             skip_bad_rows=fields.skip_bad_rows,
             max_rows=settings.max_batch,
-            max_unpacked=UNPACKED * settings.max_upload,
         )
         csv_file.inspect()
         return csv_file
@@ -125,17 +125,21 @@ class Upload:
 
 @asynccontextmanager
 async def received(request: Request, settings: Settings) -> AsyncIterator[Upload]:
-    """Read the body to its end: a form with the field ``file``, or the file alone. It is gone with the context."""
+    """Read the body to its end: a form with the field ``file``, or the file alone. It is gone with the context.
+
+    How much is read at most is for the ``Shell``, which must know the path. Raises ``Problem``, ``InputError``, and
+    ``StoreError`` when the disk takes no more.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = _capped(request, settings.max_upload)
-    if kind == _FORM:
-        upload = await _from_form(request, body)
-    elif kind in _RAW:
-        upload = Upload(await _from_body(body), _UNNAMED, {})
-    else:
-        taken = ", ".join([_FORM, *sorted(_RAW)])
-        raise Problem(Kind.MEDIA_TYPE, f"send the file as one of {taken}")
+    if kind not in (_FORM, *_RAW):
+        raise Problem(Kind.MEDIA_TYPE, f"send the file as one of {', '.join([_FORM, *sorted(_RAW)])}")
+    try:
+        upload = await _from_form(request) if kind == _FORM else Upload(await _from_body(request), _UNNAMED, {})
+    except OSError as error:
+        raise StoreError(f"the file cannot be kept while it is checked: {error.strerror}; try again later") from None
     with upload.file:
+        if os.fstat(upload.file.fileno()).st_size > settings.max_upload:  # the shell bounds the whole body
+            raise too_large(settings.max_upload)
         yield upload
 
 
@@ -145,10 +149,10 @@ def file_name(given: str) -> str:
     return "".join(letter for letter in last if letter.isprintable()).strip()[:_LONGEST_NAME] or _UNNAMED
 
 
-async def _from_body(body: AsyncGenerator[bytes, None]) -> BinaryIO:
+async def _from_body(request: Request) -> BinaryIO:
     file, first_line = tempfile.TemporaryFile(buffering=0), _FirstLine()  # noqa: SIM115 - ``received`` closes it
     try:
-        async for chunk in body:
+        async for chunk in request.stream():
             first_line.see(chunk)
             file.write(chunk)
     except BaseException:
@@ -175,8 +179,8 @@ class _FirstLine:
 class _Parser(MultiPartParser):
     """Looks at the file of a form while it arrives."""
 
-    def __init__(self, request: Request, body: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(request.headers, body, max_files=1, max_fields=_FIELDS, max_part_size=_MAX_FIELD)
+    def __init__(self, request: Request) -> None:
+        super().__init__(request.headers, request.stream(), max_files=1, max_fields=_FIELDS, max_part_size=_MAX_FIELD)
         self._first_line = _FirstLine()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -185,9 +189,9 @@ class _Parser(MultiPartParser):
             self._first_line.see(data[start:end])
 
 
-async def _from_form(request: Request, body: AsyncGenerator[bytes, None]) -> Upload:
+async def _from_form(request: Request) -> Upload:
     try:
-        form = await _Parser(request, body).parse()
+        form = await _Parser(request).parse()
     except MultiPartException as error:
         raise Problem(Kind.REQUEST, f"the form cannot be read: {error.message}") from None
     file = form.get("file")
@@ -198,12 +202,3 @@ async def _from_form(request: Request, body: AsyncGenerator[bytes, None]) -> Upl
     spool.rollover()  # into a file on the disk, if it is not yet
     others = {name: value for name, value in form.items() if isinstance(value, str)}
     return Upload(spool, file.filename or _UNNAMED, others)
-
-
-async def _capped(request: Request, most: int) -> AsyncGenerator[bytes, None]:
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > most + _MAX_FIELD * _FIELDS:
-            raise too_large(most)
-        yield chunk
