@@ -33,12 +33,12 @@ ErrorPage: TypeAlias = Callable[[Request, Problem], Response]
 
 def create_app(settings: Settings) -> FastAPI:
     """The application for one merchant, environment and upstream; its lifespan opens the store."""
-
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_store(settings) as store, Hub(store, settings) as hub:
+            metrics.followers.set_function(lambda: hub.followers)
             trail = Trail(store.audit, settings.target)
             app.state.web = Web(settings, store, Limits(settings.web_rate_limit), trail, hub, metrics)
             yield
