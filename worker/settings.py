@@ -190,6 +190,10 @@ class Settings(BaseSettings):
     id_pattern: Annotated[str, AfterValidator(_pattern)] = Field(
         DEFAULT_PATTERN, description="regular expression that a whole customer ID must match"
     )
+    max_upload: PositiveInt = Field(256 << 20, description="most bytes of a file that is sent to `expunge web`")
+    web_rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_rate)] = Field(
+        Rate.parse("50/s"), description="requests to `expunge web` for one token"
+    )
     home: Path = Field(Path(".expunge"), description="folder of the embedded server's data")
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`"

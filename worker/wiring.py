@@ -22,6 +22,8 @@ from worker.store.batches import Batches
 from worker.store.connection import open_redis
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
+from worker.store.requests import Requests
+from worker.store.sessions import Sessions
 from worker.store.shards import Presence, Shards
 from worker.store.tokens import Tokens
 from worker.upstream.client import Endpoint, open_client
@@ -47,7 +49,9 @@ class Store:
     feeder: Feeder
     digester: Digester
     tokens: Tokens
+    sessions: Sessions
     audit: Audit
+    requests: Requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,20 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         presence = Presence(redis, settings.target)
         publisher = Publisher(celery_app(broker_url(settings)))
         feeder = Feeder(batches, shards, presence, publisher, settings.target)
+        tokens = Tokens(redis)
         yield Store(
-            redis, batches, shards, ledger, holds, presence, feeder, digester, tokens=Tokens(redis), audit=Audit(redis)
+            redis,
+            batches,
+            shards,
+            ledger,
+            holds,
+            presence,
+            feeder,
+            digester,
+            tokens=tokens,
+            sessions=Sessions(redis, tokens),
+            audit=Audit(redis),
+            requests=Requests(redis),
         )
 
 

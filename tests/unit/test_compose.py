@@ -22,16 +22,16 @@ GROUP = typer.main.get_group(app)
 
 
 def test_there_are_the_services_that_the_readme_names() -> None:
-    assert set(SERVICES) == {"redis", "worker", "simulator", "demo-worker", "demo"}
-    assert set(OURS) == {"worker", "simulator", "demo-worker", "demo"}
-    assert set(DEMO) == {"simulator", "demo-worker", "demo"}
+    assert set(SERVICES) == {"redis", "worker", "web", "simulator", "demo-worker", "demo-web", "demo"}
+    assert set(OURS) == {"worker", "web", "simulator", "demo-worker", "demo-web", "demo"}
+    assert set(DEMO) == {"simulator", "demo-worker", "demo-web", "demo"}
 
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_services_have_only_keys_that_compose_knows(name: str) -> None:
     known = {
         "build", "cap_drop", "command", "depends_on", "env_file", "environment", "healthcheck", "image", "init",
-        "profiles", "restart", "security_opt", "stop_grace_period", "volumes",
+        "ports", "profiles", "restart", "security_opt", "stop_grace_period", "volumes",
     }  # fmt: skip
     assert set(SERVICES[name]) <= known
 
@@ -49,10 +49,13 @@ def test_redis_keeps_what_it_accepted_over_a_restart() -> None:
 
 
 def test_no_port_is_open_to_the_network() -> None:
-    assert not [name for name, service in SERVICES.items() if "ports" in service or "network_mode" in service]
+    assert not [name for name, service in SERVICES.items() if "network_mode" in service]
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) == len(set(ports)) == 2
+    assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-@pytest.mark.parametrize("name", ["redis", "simulator"])
+@pytest.mark.parametrize("name", ["redis", "simulator", "web", "demo-web"])
 def test_what_others_wait_for_has_a_health_check(name: str) -> None:
     check = SERVICES[name]["healthcheck"]
     assert check["test"][0] in ("CMD", "CMD-SHELL")
@@ -82,8 +85,17 @@ def test_workers_can_be_scaled_and_come_back(name: str) -> None:
     assert worker["depends_on"]["redis"]["condition"] == "service_healthy"
 
 
-def test_worker_reads_an_env_file_that_need_not_exist() -> None:
-    assert SERVICES["worker"]["env_file"] == [{"path": ".env", "required": False}]
+@pytest.mark.parametrize("name", ["worker", "web"])
+def test_an_env_file_that_need_not_exist_is_read(name: str) -> None:
+    assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
+
+
+@pytest.mark.parametrize("name", ["web", "demo-web"])
+def test_the_health_check_of_the_page_asks_whether_it_is_ready(name: str) -> None:
+    program = SERVICES[name]["healthcheck"]["test"][3]
+    compile(program, "healthcheck", "exec")
+    assert ":8000/readyz" in program
+    assert SERVICES[name]["ports"][0].endswith(":8000")
 
 
 def test_the_rehearsal_cannot_reach_a_real_upstream_or_a_real_store() -> None:
@@ -92,7 +104,7 @@ def test_the_rehearsal_cannot_reach_a_real_upstream_or_a_real_store() -> None:
     for name in DEMO:
         assert "env_file" not in SERVICES[name]
         assert "${" not in json.dumps(SERVICES[name])
-    for name in ("demo-worker", "demo"):
+    for name in ("demo-worker", "demo-web", "demo"):
         environment = SERVICES[name]["environment"]
         assert environment["EXPUNGE_UPSTREAM_URL"] == f"http://simulator:{port_of_simulator()}"
         assert environment["EXPUNGE_REDIS_URL"] != real

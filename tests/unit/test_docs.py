@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from fastapi.routing import iter_route_contexts
+from pydantic import SecretStr
 
 from worker.cli import app, summary
 from worker.domain import errors
@@ -17,6 +19,10 @@ from worker.domain.people import MAY, Act, Role
 from worker.reports.columns import COLUMNS, ReportFormat
 from worker.settings import PREFIX, Settings
 from worker.simulator import BUILT_IN, FAULTS, Entry, Rule, Scenario
+from worker.web.access import acts_of
+from worker.web.app import PUBLIC, create_app
+from worker.web.problems import Kind
+from worker.web.uploads import SubmissionFields
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -160,6 +166,33 @@ def test_every_guard_is_documented(guard: Guard) -> None:
 @pytest.mark.parametrize("deed", Deed)
 def test_every_deed_of_the_audit_trail_is_documented(deed: Deed) -> None:
     assert re.search(rf"^\| (`\w+`, )?`{deed.value}`", page("safety.md"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_problem_is_documented_with_its_status(kind: Kind) -> None:
+    assert row(page("api.md"), code(kind.value.word), str(kind.status))
+
+
+def test_every_problem_that_is_documented_exists() -> None:
+    table = page("api.md").partition("## Problems")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == [kind.value.word for kind in Kind]
+
+
+def test_every_address_is_documented_with_its_act_and_no_other() -> None:
+    app = create_app(Settings(_env_file=None, redis_url=SecretStr("redis://localhost:1"), upstream_name="tests"))
+    addresses = set()
+    for route in iter_route_contexts(app.routes):
+        acts = acts_of(route.dependant) if hasattr(route.original_route, "dependant") else set()
+        for method in (route.methods or set()) - {"HEAD"}:
+            if getattr(route, "include_in_schema", True) or route.path in PUBLIC:
+                addresses.add((code(f"{method} {route.path}"), "".join(map(code, acts))))
+    rows = re.findall(r"^\| (`[A-Z]+ /[^`]*`) \| (`?\w*`?) ?\|", page("api.md"), re.MULTILINE)
+    assert set(rows) == addresses
+
+
+@pytest.mark.parametrize("field", SubmissionFields.model_fields)
+def test_every_field_of_a_submission_is_documented(field: str) -> None:
+    assert code(field) in page("api.md").partition("## Files")[2].partition("\n## ")[0]
 
 
 def test_every_option_that_is_documented_exists() -> None:

@@ -78,6 +78,8 @@ def test_the_defaults_are_those_of_the_spec() -> None:
         "ledger_days": 365,
         "digest_key": None,
         "id_pattern": "[A-Za-z0-9_-]{1,128}",
+        "max_upload": 268_435_456,
+        "web_rate_limit": Rate.parse("50/s"),
         "home": Path(".expunge"),
         "log_level": "info",
     }

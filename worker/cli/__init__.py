@@ -36,6 +36,7 @@ _MODULES = {
     "audit": "audit",
     "token": "tokens",
     "worker": "worker",
+    "web": "web",
     "simulator": "simulator",
     "doctor": "doctor",
 }

@@ -3,19 +3,18 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from worker.cli import session
-from worker.domain.batch_ids import is_batch_id
-from worker.domain.batches import Batch, Description
+from worker.domain.batches import Batch
 from worker.domain.errors import ExpungeError, Guard, RefusedError
 from worker.domain.people import Act, Person
+from worker.pipeline.admission import FIRST_TOKEN, note_refusal, person_of
 from worker.settings import Settings
 from worker.store.tokens import Tokens
 from worker.wiring import Store
 
 _PATIENCE = 3.0  # seconds that a refusal waits to be noted
-FIRST_TOKEN = "expunge token add NAME --role admin"  # noqa: S105 - a command
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +42,6 @@ class Caller:
         person.check(self.act, batch)
         return person.name
 
-    def signed(self, description: Description, name: str | None) -> Description:
-        """A submission with who made it. Raises ``RefusedError`` when it needs approval and nobody has a name."""
-        if name is not None:
-            return replace(description, submitted_by=name)
-        if description.needs_approval:
-            raise RefusedError(
-                "this batch needs the approval of somebody other than you, so that both of you need tokens; "
-                f"the first is made by: {FIRST_TOKEN}",
-                Guard.APPROVAL,
-            )
-        return description
-
     @contextmanager
     def audited(self) -> Iterator[None]:
         """Note in the audit trail what a guard refuses; without a store to note it in, it is refused all the same."""
@@ -73,13 +60,8 @@ class Caller:
             person, claimed = await self._shown(store.tokens), None
             if person is None and any(token.name == self.name for token in await store.tokens.all()):
                 claimed = self.name
-            known = self.batch_id and is_batch_id(self.batch_id) and await store.batches.get(self.batch_id)
-            await store.audit.refused(
-                guard,
-                self.act,
-                actor=person.name if person else None,
-                claimed=claimed,
-                batch_id=known.id if known else None,  # what else was given may be a customer
+            await note_refusal(
+                store.audit, store.batches, guard, self.act, person=person, claimed=claimed, batch_id=self.batch_id
             )
 
     async def _identified(self, tokens: Tokens) -> Person | None:
@@ -101,5 +83,5 @@ class Caller:
     async def _shown(self, tokens: Tokens) -> Person | None:
         """The person that ``--as`` names, if the token is theirs."""
         secret = self.settings.token
-        token = await tokens.find(secret.get_secret_value()) if secret is not None else None
-        return Person(token.name, token.role) if token is not None and token.name == self.name else None
+        person = await person_of(tokens, secret.get_secret_value()) if secret is not None else None
+        return person if person is not None and person.name == self.name else None

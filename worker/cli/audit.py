@@ -1,7 +1,7 @@
 """``expunge audit``: who did what to which batch, and when."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.audit import Entry
 from worker.domain.people import Act
+from worker.reports.as_json import entry_json
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
 
@@ -30,7 +31,7 @@ def audit(
 
         entries = asyncio.run(read())
     if json:
-        emit({"entries": [_as_json(entry) for entry in entries]})
+        emit({"entries": [entry_json(entry) for entry in entries]})
         return
     for entry in entries:
         detail = " ".join(f"{name}={value}" for name, value in entry.detail.items() if value)
@@ -38,13 +39,3 @@ def audit(
         typer.echo(f"{rfc3339(entry.at)}  {who:<16}  {entry.deed:<13}  {batch:<13}  {detail}".rstrip())
     if not entries:
         say("nothing is noted yet")
-
-
-def _as_json(entry: Entry) -> dict[str, Any]:
-    return {
-        "at": rfc3339(entry.at),
-        "actor": entry.actor,
-        "deed": entry.deed.value,
-        "batch": entry.batch_id,
-        "detail": dict(entry.detail),
-    }

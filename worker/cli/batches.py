@@ -9,18 +9,16 @@ import typer
 from redis.exceptions import RedisError
 
 from worker.cli import session
-from worker.cli.admission import FIRST_TOKEN, Caller
+from worker.cli.admission import Caller
 from worker.cli.output import (
     ProgressDisplay,
     awaits,
-    batch_json,
     counts,
     emit,
     say,
     state_of,
     tally_lines,
     to_go_on,
-    why_paused,
 )
 from worker.domain.batches import Batch, BatchState
 from worker.domain.brakes import Despite
@@ -28,6 +26,9 @@ from worker.domain.deadlines import expected_end, is_on_time
 from worker.domain.errors import Guard, RefusedError
 from worker.domain.people import Act
 from worker.pipeline import control
+from worker.pipeline.admission import FIRST_TOKEN
+from worker.reports.advice import why_paused
+from worker.reports.as_json import batch_json, status_json
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
 from worker.wiring import Store
@@ -60,12 +61,11 @@ def status(
                 return found, await session.serving(store, found)
 
         batch, workers = asyncio.run(read())
-    expected = expected_end(batch, settings.rate_limit.sustained, time.time())
+    rate, now = settings.rate_limit.sustained, time.time()
     if json:
-        end = rfc3339(expected) if expected else None
-        emit(batch_json(batch) | {"workers": workers, "expected_end": end, "on_time": is_on_time(batch, expected)})
+        emit(status_json(batch, workers, rate, now))
         return
-    _print_status(batch, expected)
+    _print_status(batch, expected_end(batch, rate, now))
     if batch.goes_on and not workers and not simulate:
         say(session.no_worker(batch.description.target, settings))
 
@@ -197,11 +197,7 @@ def approve(
                 f"an approval needs a name, and nobody has one; the first token is made by: {FIRST_TOKEN}",
                 Guard.APPROVAL,
             )
-        if sha256 is not None and sha256.lower() != batch.description.sha256:
-            raise RefusedError(
-                f"batch {batch.id} was made of another file: its SHA-256 is {batch.description.sha256}", Guard.APPROVAL
-            )
-        await control.approve(store.batches, store.feeder, batch.id, name)
+        await control.approve(store.batches, store.feeder, batch.id, name, sha256=sha256)
 
     _control(Caller(load_settings(), me, Act.APPROVE, batch_id), act)
 

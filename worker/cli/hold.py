@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import typer
 
 from worker.cli import session
 from worker.cli.admission import Caller
 from worker.cli.output import emit, say
-from worker.cli.submit import take_in
 from worker.domain.batches import Batch
 from worker.domain.errors import Guard, InputError, RefusedError, UsageError
 from worker.domain.holds import Hold, Term, read_ground
@@ -19,7 +18,10 @@ from worker.domain.people import Act
 from worker.intake.csv_file import Inspection
 from worker.intake.problems import problem_of
 from worker.pipeline.accept import describe
+from worker.pipeline.admission import signed
 from worker.pipeline.holds import HeldBack, held_back, place
+from worker.pipeline.submission import moment
+from worker.reports.as_json import hold_json
 from worker.reports.columns import rfc3339
 from worker.settings import Settings, load_settings
 from worker.store.holds import Overlaps
@@ -153,10 +155,10 @@ async def _resubmit(
                 brakes=reachable.brakes(reachable.environment),
                 approval=reachable.approval,
             )
-            description = caller.signed(description, name)
+            description = signed(description, name)
             session.guard_production(description, confirm)
             _refuse_unknown(await store.holds.remove(customers.ids, name), customers)
-            batch, _ = await take_in(store, csv_file, description, again=True)
+            batch, _ = await session.take_in(store, csv_file, description, again=True)
             await session.say_what_it_waits_for(store, batch, reachable)
     return batch
 
@@ -180,7 +182,7 @@ def list_(
     with caller.audited(), session.running_redis(settings) as reachable:
         found = asyncio.run(read())
     if json:
-        emit({"holds": [_as_json(each) for each in found]})
+        emit({"holds": [hold_json(each) for each in found]})
         return
     for each in found:
         typer.echo(f"{rfc3339(each.since)}  {_until(each.term):<26}  {each.customer_id}  {each.term.ground}")
@@ -188,21 +190,12 @@ def list_(
         say("nobody is on hold")
 
 
-def _as_json(held: Hold) -> dict[str, Any]:
-    return {
-        "customer_id": held.customer_id,
-        "ground": held.term.ground,
-        "since": rfc3339(held.since),
-        "until": rfc3339(held.term.until) if held.term.until else None,
-    }
-
-
 SUBCOMMANDS = {"add": add, "remove": remove, "list": list_}
 
 
 def _term(ground: str, until: str | None) -> Term:
     try:
-        return Term(read_ground(ground), session.moment("--until", until))
+        return Term(read_ground(ground), moment("--until", until))
     except ValueError as error:
         raise UsageError(f"--ground: {error}") from None
 

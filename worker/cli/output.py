@@ -11,10 +11,8 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from worker.domain.batches import Batch, BatchState, StateReason, Tally
-from worker.domain.brakes import Tripped
-from worker.domain.outcomes import Outcome, Reason
-from worker.reports.columns import rfc3339
+from worker.domain.batches import Batch, BatchState, Tally
+from worker.domain.outcomes import Outcome
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -32,47 +30,6 @@ def emit(value: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def batch_json(batch: Batch) -> dict[str, Any]:
-    """The one schema of a batch in every command's JSON (docs/json.md)."""
-    description = batch.description
-    return {
-        "batch": batch.id,
-        "state": batch.state.value,
-        "state_reason": batch.state_reason.value if batch.state_reason else None,
-        "environment": description.target.environment.value,
-        "merchant": description.target.merchant,
-        "upstream": description.target.upstream,
-        "reference": description.reference,
-        "lane": description.lane.value,
-        "submitted_by": description.submitted_by,
-        "approved_by": batch.approved_by,
-        "approved_at": rfc3339(batch.approved_at) if batch.approved_at else None,
-        "source": description.source,
-        "sha256": description.sha256,
-        "rows": description.rows,
-        "tally": batch.tally.by_outcome(),
-        "reasons": {reason.text: batch.tally.reasons[reason] for reason in Reason if batch.tally.reasons.get(reason)},
-        "created_at": rfc3339(batch.created_at),
-        "ended_at": rfc3339(batch.ended_at) if batch.ended_at else None,
-        "probe_at": rfc3339(batch.probe_at) if batch.probe_at else None,
-        "tripped": _tripped_json(batch.tripped) if batch.tripped else None,
-        "due": rfc3339(description.due) if description.due else None,
-        "retry_of": description.retry_of,
-        "retried_by": batch.retried_by,
-        "despite": [brake.value for brake in batch.despite],
-        "canary_left": batch.canary_left,
-    }
-
-
-def _tripped_json(tripped: Tripped) -> dict[str, Any]:
-    return {
-        "count": tripped.count,
-        "done": tripped.done,
-        "threshold": tripped.threshold,
-        "canary": tripped.canary,
-    }
-
-
 def state_of(batch: Batch) -> str:
     """The state, with its reason if there is one."""
     return f"{batch.state.value} ({batch.state_reason.value})" if batch.state_reason else batch.state.value
@@ -82,19 +39,6 @@ def awaits(batch: Batch) -> str:
     """What a batch waits for that needs approval."""
     who = batch.description.submitted_by
     return f"nothing is sent before somebody other than {who} approves it: expunge approve {batch.id} --as NAME"
-
-
-_ADVICE = {
-    StateReason.OPERATOR: "an operator paused it",
-    StateReason.CREDENTIALS_REFUSED: "the upstream refuses the credentials (401 or 403); mend EXPUNGE_UPSTREAM_HEADERS",
-    StateReason.REPLY_FOR_ANOTHER_CUSTOMER: "the upstream answered for another customer than asked; ask it why",
-    StateReason.CIRCUIT_OPEN: "the upstream is away; it is asked again now and then, and then this goes on by itself",
-}
-
-
-def why_paused(batch: Batch) -> str:
-    """Why a batch is paused, for a person; of a brake, with the numbers."""
-    return str(batch.tripped) if batch.tripped else _ADVICE.get(batch.state_reason or StateReason.OPERATOR, "")
 
 
 def to_go_on(batch: Batch, *, simulate: bool = False) -> str:

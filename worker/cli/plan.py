@@ -10,12 +10,11 @@ from worker.cli import session
 from worker.cli.admission import Caller
 from worker.cli.output import duration, emit, say
 from worker.domain.batches import Description
-from worker.domain.plans import plan_id
 from worker.embedded import has_data
 from worker.intake.csv_file import CsvFile, Inspection
-from worker.pipeline.plan import Known, look_up
+from worker.pipeline.admission import signed
+from worker.pipeline.plan import Known, look_into, plan_json
 from worker.settings import Settings, load_settings
-from worker.wiring import Store
 
 
 def plan(
@@ -30,7 +29,7 @@ def plan(
     """Check a file and say what a run of it would do. Sends nothing."""
     settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        result = _as_json(csv_file.inspect(), settings, _known(csv_file, settings))
+        result = plan_json(csv_file.inspect(), settings.target, settings.rate_limit, _known(csv_file, settings))
     if json:
         emit(result)
         return
@@ -54,12 +53,7 @@ def _known(csv_file: CsvFile, settings: Settings) -> Known | None:
 
 async def _ask(csv_file: CsvFile, settings: Settings) -> Known:
     async with session.opened_store(settings) as store:
-        return await _look(store, csv_file, settings)
-
-
-async def _look(store: Store, csv_file: CsvFile, settings: Settings) -> Known:
-    ids = (row.customer_id for row in csv_file.rows() if row.reason is None)
-    return await look_up(store.batches, store.holds, store.ledger, ids, settings.target, time.time())
+        return await look_into(csv_file, store.batches, store.holds, store.ledger, settings.target, time.time())
 
 
 def announce(
@@ -69,52 +63,29 @@ def announce(
 
     Returns the description with its submitter. Raises ``RefusedError`` if it is not for them to submit.
     """
-    signed, known = asyncio.run(_begin(csv_file, caller, settings, description, again))
+    mine, known = asyncio.run(_begin(csv_file, caller, settings, description, again))
     if known is not None:
         say(_line(csv_file.inspect(), settings, known))
-    return signed
+    return mine
 
 
 async def _begin(
     csv_file: CsvFile, caller: Caller, settings: Settings, description: Description, again: bool
 ) -> tuple[Description, Known | None]:
     async with session.opened_store(settings) as store:
-        signed = caller.signed(description, await caller.admitted(store))
-        existing = await store.batches.known(signed)
+        mine = signed(description, await caller.admitted(store))
+        existing = await store.batches.known(mine)
         if existing is not None and not (existing.known_by == "file" and again):
-            return signed, None
-        return signed, await _look(store, csv_file, settings)
+            return mine, None
+        return mine, await look_into(csv_file, store.batches, store.holds, store.ledger, settings.target, time.time())
 
 
 def _line(inspection: Inspection, settings: Settings, known: Known) -> str:
-    planned = _as_json(inspection, settings, known)
+    planned = plan_json(inspection, settings.target, settings.rate_limit, known)
     special = ("invalid", "duplicates", "on_hold", "deleted_earlier")
     counts = [f"{inspection.rows:,} rows", *(f"{planned[name]:,} {_words(name)}" for name in special if planned[name])]
     takes = f"{planned['to_send']:,} to send in about {duration(planned['seconds'])} at {settings.rate_limit}"
     return f"{planned['plan']}: {', '.join(counts)}; {takes}; {_compared(known)}"
-
-
-def _as_json(inspection: Inspection, settings: Settings, known: Known | None) -> dict[str, Any]:
-    to_send = inspection.valid - (known.on_hold + known.deleted_earlier if known else 0)
-    return {
-        "plan": plan_id(inspection.sha256, settings.target, inspection.id_column),
-        "source": inspection.source,
-        "sha256": inspection.sha256,
-        "environment": settings.environment.value,
-        "merchant": settings.merchant_id,
-        "id_column": inspection.id_column,
-        "rows": inspection.rows,
-        "valid": inspection.valid,
-        "invalid": inspection.invalid,
-        "duplicates": inspection.duplicates,
-        "on_hold": known.on_hold if known else None,
-        "deleted_earlier": known.deleted_earlier if known else None,
-        "to_send": to_send,
-        "rate": str(settings.rate_limit),
-        "seconds": round(to_send / settings.rate_limit.sustained, 1),
-        "earlier": {"batches": known.batches, "largest": known.largest} if known else None,
-        "invalid_lines": [{"line": line, "problem": problem} for line, problem in inspection.invalid_samples],
-    }
 
 
 def _compared(known: Known) -> str:

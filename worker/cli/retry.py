@@ -6,12 +6,14 @@ import typer
 
 from worker.cli import session
 from worker.cli.admission import Caller
-from worker.cli.output import batch_json, emit, say
-from worker.cli.submit import feed
+from worker.cli.output import emit, say
 from worker.domain.batches import Batch
 from worker.domain.errors import UsageError
 from worker.domain.people import Act
 from worker.pipeline import retry as pipeline
+from worker.pipeline.admission import signed
+from worker.pipeline.submission import feed
+from worker.reports.as_json import batch_json
 from worker.settings import load_settings
 
 
@@ -41,11 +43,11 @@ async def _retry(caller: Caller, batch_id: str, confirm: str | None) -> Batch:
             old, settings.shard_size, settings.brakes(old.description.target.environment), settings.approval
         )
         session.guard_production(description, confirm)
-        accepted = await pipeline.retry(store.batches, store.holds, old, caller.signed(description, name))
+        accepted = await pipeline.retry(store.batches, store.holds, old, signed(description, name))
         made = await session.found(store, accepted.batch_id)
         if accepted.known_by is not None:
             say(f"batch {old.id} was retried before: this is batch {made.id} ({made.state.value})")
         else:
-            await feed(store, made)
+            session.say_if_not_fed(await feed(store.feeder, made))
             await session.say_what_it_waits_for(store, made, settings)
         return made

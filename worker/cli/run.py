@@ -22,24 +22,24 @@ from worker.cli.children import IDLE, STOP_TIMEOUT, Children
 from worker.cli.output import (
     ProgressDisplay,
     awaits,
-    batch_json,
     emit,
     say,
     state_of,
     tally_lines,
     to_go_on,
-    why_paused,
 )
 from worker.cli.plan import announce
 from worker.cli.report import format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
-from worker.cli.submit import take_in
 from worker.domain.batches import Batch, BatchState, Description, Lane, StateReason
 from worker.domain.errors import Guard, RefusedError, UsageError
 from worker.domain.people import NO_APPROVAL, Act
 from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
 from worker.pipeline.accept import describe
+from worker.pipeline.submission import moment
+from worker.reports.advice import why_paused
+from worker.reports.as_json import batch_json
 from worker.reports.writing import check_place
 from worker.settings import Settings, load_settings
 from worker.simulator import Scenario, ScenarioError, SimulatorThread
@@ -75,7 +75,7 @@ def run(
 ) -> None:
     """Delete the customers of a CSV, wait, and write what became of each; run again, it goes on where it stopped."""
     settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
-    deadline = session.moment("--due", due)
+    deadline = moment("--due", due)
     if not simulate:
         _ = settings.upstream_prefix  # refuses at once when no upstream is set
     report_path = out or default_report(file)
@@ -200,12 +200,12 @@ class _Run:
         self._stop.set()
 
     async def _take_in(self, store: Store) -> Batch:
-        batch, known_by = await take_in(store, self._csv_file, self._description, again=self._again)
+        batch, known_by = await session.take_in(store, self._csv_file, self._description, again=self._again)
         if known_by is None:
             say(f"batch {batch.id}: {batch.description.rows:,} rows of {batch.description.source} accepted")
             return batch
         if batch.state.ended and self._simulate:
-            batch, _ = await take_in(store, self._csv_file, self._description, again=True)
+            batch, _ = await session.take_in(store, self._csv_file, self._description, again=True)
             say(f"batch {batch.id}: another rehearsal of {batch.description.source}")
             return batch
         if batch.state.ended:

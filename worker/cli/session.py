@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
@@ -17,11 +16,10 @@ from redis.exceptions import RedisError
 from worker.cli.output import awaits, say
 from worker.domain.batch_ids import is_batch_id
 from worker.domain.batches import Batch, BatchState, Description, Environment, Lane, Target
-from worker.domain.deadlines import parse_moment
 from worker.domain.errors import Guard, RefusedError, UnreachableError, UsageError
-from worker.domain.plans import confirms, plan_id
 from worker.embedded import embedded_server, has_data, revive
 from worker.intake.csv_file import CsvFile
+from worker.pipeline import submission
 from worker.settings import Settings
 from worker.store.connection import problems, readable_errors
 from worker.store.shards import Presence
@@ -123,16 +121,6 @@ async def found(store: Store, batch_id: str) -> Batch:
     return batch
 
 
-def moment(option: str, text: str | None) -> float | None:
-    """What an option says of the future, in seconds since the epoch; raises ``UsageError`` if it is none."""
-    if text is None:
-        return None
-    try:
-        return parse_moment(text, datetime.now(UTC)).timestamp()
-    except ValueError as error:
-        raise UsageError(f"{option}: '{text}': {error}") from None
-
-
 async def serving(store: Store, batch: Batch) -> int:
     """How many worker processes are set up for the batch, whatever this command is set up for."""
     return await Presence(store.redis, batch.description.target).count()
@@ -211,23 +199,24 @@ def guard_production(description: Description, confirm: str | None) -> None:
 
 def refuse_unattended(description: Description, confirm: str | None) -> None:
     """As far as it takes nobody to decide: a confirmation that does not fit, or none where nobody can be asked."""
-    target, rows = description.target, description.rows
-    plan = plan_id(description.sha256, target, description.id_column)
-    where, allowed = f"{target.environment.value}: nothing was sent", f"--confirm {rows} or --confirm {plan}"
-    if confirm is None:
-        if target.environment is Environment.PRODUCTION and not sys.stdin.isatty():
-            raise RefusedError(f"{where}; to delete {rows:,} customers, add {allowed}", Guard.CONFIRMATION)
-        return
-    try:
-        fits = confirms(confirm, rows, plan)
-    except ValueError as error:
-        raise UsageError(f"--confirm: {error}") from None
-    if not fits:
-        raise RefusedError(
-            f"{where}; '{confirm.strip()}' was confirmed, but there are {rows:,} records, and for this merchant "
-            f"and environment it is {plan}; if that is what shall be deleted: {allowed}",
-            Guard.CONFIRMATION,
-        )
+    submission.check_confirmation(description, confirm, asked=sys.stdin.isatty())
+
+
+async def take_in(
+    store: Store, csv_file: CsvFile, description: Description, *, again: bool
+) -> tuple[Batch, str | None]:
+    """Accept a file; returns the batch, and by what it was known if it existed before."""
+    batch, known_by, fed = await submission.take_in(
+        store.batches, store.holds, store.feeder, csv_file, description, again=again
+    )
+    say_if_not_fed(fed)
+    return batch, known_by
+
+
+def say_if_not_fed(fed: bool) -> None:
+    """Behind a submission that is accepted while the broker takes no messages."""
+    if not fed:
+        say("accepted, but the broker takes no messages now; the batch begins when it does")
 
 
 async def check_upstream(settings: Settings) -> None:

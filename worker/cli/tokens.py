@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from worker.cli import session
-from worker.cli.admission import FIRST_TOKEN, Caller
+from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.errors import Guard, RefusedError, UsageError
 from worker.domain.people import Act, Role, Token, is_name, make_token
+from worker.pipeline.admission import FIRST_TOKEN
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
 from worker.store.tokens import Tokens

@@ -11,6 +11,7 @@
 "There is no such customer" and the like are outcomes, not exceptions.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -46,10 +47,12 @@ class UsageError(ExpungeError):
 class InputError(UsageError):
     """The input file cannot be taken."""
 
-    def __init__(self, source: str, problem: str, line: int | None = None) -> None:
+    def __init__(self, source: str, problem: str, line: int | None = None, columns: Sequence[str] = ()) -> None:
+        """``columns`` are those that the file has, where another one was asked for."""
         super().__init__(f"{source}: {problem}" if line is None else f"{source}, line {line}: {problem}")
         self.line = line
         self.problem = problem
+        self.columns = tuple(columns)
 
 
 class SettingsError(UsageError):

@@ -92,7 +92,7 @@ class CsvFile:
     @classmethod
     def open(
         cls,
-        path: str | Path,
+        path: str | Path | Source,
         *,
         column: str = DEFAULT_COLUMN,
         rule: IdRule,
@@ -100,12 +100,12 @@ class CsvFile:
         max_rows: int = MAX_ROWS,
         max_unpacked: int = MAX_UNPACKED,
     ) -> "CsvFile":
-        """Open a file, or standard input for ``-``, and read its header.
+        """Open a file, standard input for ``-``, or a source that is open already, and read its header.
 
         ``max_unpacked`` is in bytes and holds for gzip files and for what has to be copied first, such as standard
         input. With ``skip_bad_rows``, rows that are no CSV become invalid ones instead of errors. Raises InputError.
         """
-        source = Source.open(path, max_unpacked)
+        source = path if isinstance(path, Source) else Source.open(path, max_unpacked)
         try:
             source.check_encoding()
             header = read_header(source, column, rule)

@@ -69,7 +69,7 @@ def read_header(source: Source, column: str, rule: IdRule) -> Header:
         _refuse_repeated(source, row.line, cells, cells[index].strip())
         return Header(row.delimiter, tuple(cells), index, present=True)
     if len(cells) > 1:
-        raise InputError(source.path, _no_such_column(cells, column), row.line)
+        raise _no_such_column(source, row, column)
     _check_is_record(source, row, column, rule)
     return Header(row.delimiter, (column,), 0, present=False)
 
@@ -110,12 +110,14 @@ def _refuse_repeated(source: Source, line: int, cells: list[str], name: str) -> 
         raise InputError(source.path, f"has {times} columns named '{name}': rename all but the one with the IDs", line)
 
 
-def _no_such_column(cells: list[str], column: str) -> str:
-    if any("@" in cell or _MANY_DIGITS.match(cell) for cell in cells):
+def _no_such_column(source: Source, row: _FirstRow, column: str) -> InputError:
+    names = [cell.strip() for cell in row.cells]
+    if any("@" in name or _MANY_DIGITS.match(name) for name in names):
         # the cells themselves may be a customer's data, so they are not named
-        return f"has no column '{column}', and its first line looks like data: add a header line, or use --column"
-    shown = ", ".join(f"'{cell.strip()[:40]}'" for cell in cells[:20]) + (", …" if len(cells) > 20 else "")
-    return f"has no column '{column}', but {shown}: name one with --column"
+        problem = f"has no column '{column}', and its first line looks like data: add a header line, or use --column"
+        return InputError(source.path, problem, row.line)
+    shown = ", ".join(f"'{name[:40]}'" for name in names[:20]) + (", …" if len(names) > 20 else "")
+    return InputError(source.path, f"has no column '{column}', but {shown}: name one with --column", row.line, names)
 
 
 def _check_is_record(source: Source, row: _FirstRow, column: str, rule: IdRule) -> None:
@@ -123,11 +125,10 @@ def _check_is_record(source: Source, row: _FirstRow, column: str, rule: IdRule) 
     ways = f"name it with --column, or add a header line '{column}'"
     if "@" not in cell and (not any(map(str.isdigit, cell)) or _is_name(cell, column)):
         problem = f"its first line '{cell[:40]}' looks like a header, but is not '{column}': {ways}"
-    elif not rule.accepts(cell):
+        raise InputError(source.path, problem, row.line, [cell])
+    if not rule.accepts(cell):
         problem = f"its first line is neither a header nor an acceptable customer ID: {ways}"
-    else:
-        return
-    raise InputError(source.path, problem, row.line)
+        raise InputError(source.path, problem, row.line)
 
 
 def _is_name(cell: str, column: str) -> bool:

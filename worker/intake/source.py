@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 GIBIBYTE = 1 << 30
 _CHUNK = 1 << 18
 _BOM = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
 _UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 
 
@@ -68,6 +69,12 @@ class Source:
             file = spooled
         return cls(shown, Path(path).name, file, packed=shown.lower().endswith(".gz"), max_unpacked=max_unpacked)
 
+    @classmethod
+    def of(cls, file: BinaryIO, name: str, max_unpacked: int) -> "Source":
+        """What lies in an opened file on the disk under a name that somebody gave it; packed if it looks so."""
+        packed = os.pread(file.fileno(), len(GZIP), 0) == GZIP or name.lower().endswith(".gz")
+        return cls(name, name, file, packed=packed, max_unpacked=max_unpacked)
+
     def close(self) -> None:
         """Let go of the file; safe to call twice."""
         self.file.close()
@@ -85,7 +92,7 @@ class Source:
     def check_encoding(self) -> None:
         """Raise InputError for what is wrong as a whole: UTF-16 or UTF-32, a workbook, gzip under another name."""
         head = self.read().stream.read(4096)
-        if head.startswith(b"\x1f\x8b"):
+        if head.startswith(GZIP):
             raise InputError(self.path, "is packed with gzip: unpack it, or give it a name that ends with .csv.gz")
         if head.startswith(b"PK\x03\x04"):
             raise InputError(self.path, "is a workbook or a zip file: save it as 'CSV UTF-8'")

@@ -30,8 +30,16 @@ _NEXT = {
 }
 
 
-async def approve(batches: Batches, feeder: Feeder, batch_id: str, actor: str) -> None:
-    """Let a batch run that waits for it; the input that is meant is the one of its SHA-256, which never changes."""
+async def approve(batches: Batches, feeder: Feeder, batch_id: str, actor: str, *, sha256: str | None = None) -> None:
+    """Let a batch run that waits for it; the input that is meant is the one of its SHA-256, which never changes.
+
+    Raises ``RefusedError`` if the approver has seen another file.
+    """
+    batch = await batches.get(batch_id) if sha256 is not None else None
+    if batch is not None and sha256 is not None and sha256.lower() != batch.description.sha256:
+        raise RefusedError(
+            f"batch {batch_id} was made of another file: its SHA-256 is {batch.description.sha256}", Guard.APPROVAL
+        )
     await _move(batches, batch_id, [BatchState.AWAITING_APPROVAL], BatchState.RUNNING, actor=actor)
     await _feed(feeder, batch_id)
 

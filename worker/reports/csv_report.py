@@ -20,14 +20,14 @@ def write_csv(
 
     ``out``, if it is a text file, must be opened with ``newline=""``. ``delimiter`` is one character.
     """
-    lines = _Lines(delimiter)
+    lines = CsvLines(delimiter)
     out.write(lines.header(columns))
     for row in rows:
         out.write(lines.line(row))
 
 
-class _Lines:
-    """Rows as lines of text.
+class CsvLines:
+    """Rows as lines of text, line ends included.
 
     ``csv.writer`` looks at each letter twice, so it is asked only where something is to be quoted, and once for the
     words that many rows have in common.
@@ -39,9 +39,11 @@ class _Lines:
         self._words = lru_cache(maxsize=512)(lambda *told: self._text(words(*told)))
 
     def header(self, columns: Sequence[str]) -> str:
+        """The first line."""
         return self._text([*map(guard, columns), *COLUMNS]) + "\r\n"
 
     def line(self, row: ReportRow) -> str:
+        """The line of a row."""
         number, cells, result, batch = row
         first = [*map(guard, cells), str(number)]
         if result is None:

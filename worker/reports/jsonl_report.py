@@ -17,10 +17,21 @@ def write_jsonl(out: "SupportsWrite[str]", columns: Sequence[str], rows: Iterabl
 
     A name that occurs before gets ``_2``, ``_3`` and so on behind it.
     """
-    names = (*_unique(columns), *COLUMNS)
+    lines = JsonLines(columns)
     for row in rows:
-        values: dict[str, Value] = dict(zip(names, [*row.cells, *typed(row)], strict=True))
-        out.write(_line(values))
+        out.write(lines.line(row))
+
+
+class JsonLines:
+    """Rows as lines of text, line ends included."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._names = (*_unique(columns), *COLUMNS)
+
+    def line(self, row: ReportRow) -> str:
+        """The line of a row."""
+        values: dict[str, Value] = dict(zip(self._names, [*row.cells, *typed(row)], strict=True))
+        return _line(values)
 
 
 def _unique(columns: Sequence[str]) -> list[str]:

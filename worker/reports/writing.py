@@ -89,6 +89,11 @@ def _stream(
     return out.digest.hexdigest(), counted.count
 
 
+def encoded(text: str) -> bytes:
+    """UTF-8; an upstream's request ID may hold half a surrogate pair, and must not cost the report."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 class _Counted:
     """Counts the rows that pass."""
 
@@ -118,8 +123,7 @@ class _Digested:
             self.flush()
 
     def flush(self) -> None:
-        # an upstream's request ID may hold half a surrogate pair, and must not cost the report
-        data = "".join(self._parts).encode("utf-8", "backslashreplace")
+        data = encoded("".join(self._parts))
         self._parts.clear()
         self._size = 0
         self.digest.update(data)

@@ -39,6 +39,19 @@ class Audit:
                     yield entry
             after = f"({found[-1][0].decode()}"
 
+    async def since(self, position: str) -> list[tuple[str, Entry]]:
+        """The next thousand entries behind a position, oldest first, each with its own; ``""`` is before all."""
+        found = await self._after(f"({position}" if position else "-")
+        return [(at.decode(), _to_entry(at, fields)) for at, fields in found]
+
+    async def older(self, than: str, count: int) -> list[tuple[str, Entry]]:
+        """The entries before a position, newest first, each with its own; ``""`` is behind all."""
+        last = f"({than}" if than else "+"
+        found: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrevrange(  # type: ignore[assignment]
+            keys.AUDIT, max=last, count=count
+        )
+        return [(at.decode(), _to_entry(at, fields)) for at, fields in found]
+
     async def _after(self, position: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
         return await self._redis.xrange(keys.AUDIT, min=position, count=_AT_ONCE)  # type: ignore[return-value]
 

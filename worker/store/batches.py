@@ -31,6 +31,8 @@ from worker.store.scripts import Script
 
 _LOADING_TTL = 3600  # seconds; what a submission that died left behind is gone after it
 _PIPELINE = 20  # shards a round trip
+_AT_ONCE = 50  # batches in one step, so that Redis stays free for others
+_TIES = 20  # batches of one millisecond that a page may have to skip
 _NONE: Mapping[int, History] = {}
 
 
@@ -41,6 +43,14 @@ class Accepted(NamedTuple):
     """The batch it became, or the one that exists already."""
     known_by: str | None = None
     """``file`` or ``reference`` if the batch existed before."""
+
+
+class Place(NamedTuple):
+    """Where a batch stands in the list of all: these compare as the list is sorted."""
+
+    at: int
+    """Milliseconds since the epoch."""
+    batch_id: str
 
 
 class Line(NamedTuple):
@@ -166,11 +176,38 @@ class Batches:
         """The newest batches, or all, newest first; what expired is left out and forgotten."""
         last = -1 if limit is None else limit - 1
         newest: list[bytes] = await self._redis.zrevrange(keys.BATCHES, 0, last)  # type: ignore[assignment]
-        ids = [raw.decode() for raw in newest]
-        found = [(batch_id, await self.get(batch_id)) for batch_id in ids]
-        if gone := [batch_id for batch_id, batch in found if batch is None]:
+        return [batch for batch in await self._some([raw.decode() for raw in newest]) if batch is not None]
+
+    async def older(self, than: Place | None, count: int) -> list[tuple[Place, Batch | None]]:
+        """The next batches behind a place in the list, newest first; from its beginning without one.
+
+        The batch is ``None`` if it has expired.
+        """
+        first = "+inf" if than is None else than.at
+        found: list[tuple[bytes, float]] = await self._redis.zrange(  # type: ignore[assignment]
+            keys.BATCHES, first, "-inf", desc=True, byscore=True, withscores=True, offset=0, num=count + _TIES
+        )
+        places = [Place(int(score), raw.decode()) for raw, score in found]
+        places = [place for place in places if than is None or place < than][:count]
+        return list(zip(places, await self._some([place.batch_id for place in places]), strict=True))
+
+    async def _some(self, ids: Sequence[str]) -> list[Batch | None]:
+        """The batches, ``None`` for those that expired, which are forgotten."""
+        found: list[Batch | None] = []
+        for first in range(0, len(ids), _AT_ONCE):
+            some = ids[first : first + _AT_ONCE]
+            pipe = self._redis.pipeline(transaction=True)
+            for batch_id in some:
+                pipe.hgetall(keys.of_batch(batch_id, "meta"))
+                pipe.hgetall(keys.of_batch(batch_id, "tally"))
+            flat = await pipe.execute()
+            found += [
+                _to_batch(batch_id, meta, tally) if meta else None
+                for batch_id, meta, tally in zip(some, flat[::2], flat[1::2], strict=True)
+            ]
+        if gone := [batch_id for batch_id, batch in zip(ids, found, strict=True) if batch is None]:
             await self._redis.zrem(keys.BATCHES, *gone)
-        return [batch for _, batch in found if batch is not None]
+        return found
 
     async def active(self, target: Target) -> dict[str, Lane]:
         """The target's batches that run, by ID; the urgent ones first, of each lane the oldest."""

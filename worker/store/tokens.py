@@ -24,9 +24,13 @@ class Tokens:
         """The token, if this is one that was added and not revoked."""
         if (token_id := id_of(text)) is None:
             return None
-        kept: bytes | None = await self._redis.hget(keys.TOKENS, token_id)  # type: ignore[assignment]
-        token = _to_token(token_id, kept) if kept else None
+        token = await self.named(token_id)
         return token if token is not None and token.fits(text) else None
+
+    async def named(self, token_id: str) -> Token | None:
+        """The token of this ID, which does not show that somebody has it."""
+        kept: bytes | None = await self._redis.hget(keys.TOKENS, token_id)  # type: ignore[assignment]
+        return _to_token(token_id, kept) if kept else None
 
     async def all(self) -> list[Token]:
         """Every token, the oldest first; by name, if made in the same millisecond."""

@@ -1,0 +1,142 @@
+"""Who may use the API: a token or a session says who asks, and each route says what it is for."""
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import RouteContext, iter_route_contexts
+
+from tests.conftest import UPSTREAM, make_settings, submit
+from tests.web.conftest import Client, Serve, add_token, client_of, problem
+from worker.domain.batches import Environment, Target
+from worker.domain.people import Role
+from worker.domain.rates import Rate
+from worker.web.access import COOKIE, acts_of
+from worker.web.app import PUBLIC, create_app
+from worker.wiring import Store
+
+
+def routes() -> list[RouteContext]:
+    app = create_app(make_settings("redis://localhost:1", upstream_name=UPSTREAM))
+    return list(iter_route_contexts(app.router.routes))
+
+
+def test_there_are_routes() -> None:
+    assert len(routes()) > 6
+
+
+@pytest.mark.parametrize("route", routes(), ids=lambda route: f"{sorted(route.methods or [])} {route.path}")
+def test_every_route_has_one_act_or_is_public_on_purpose(route: RouteContext) -> None:
+    """Also what is no function of ours, such as a mounted folder."""
+    needed = acts_of(route.dependant) if hasattr(route.original_route, "dependant") else set()
+    assert len(needed) == (0 if route.path in PUBLIC else 1)
+
+
+ASKING = [
+    (method, route.path or "")
+    for route in routes()
+    if route.path not in PUBLIC
+    for method in sorted(route.methods or ())
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ASKING)
+async def test_every_route_that_is_not_public_refuses_a_stranger(stranger: Client, method: str, path: str) -> None:
+    """Whatever else is wrong with the request: it is the first thing that is looked at."""
+    address = path.replace("{batch_id}", "6h0sgvnab11e7")
+    problem(await stranger.request(method, address), "identity")
+    wrong = await stranger.request(
+        method, address, content=b"{", params={"limit": "x"}, headers={"Content-Type": "application/json"}
+    )
+    problem(wrong, "identity")
+
+
+async def test_while_nobody_has_a_token_it_says_how_the_first_is_made(stranger: Client) -> None:
+    detail = problem(await stranger.get("/v1/batches"), "identity")
+    assert "expunge token add NAME --role admin" in detail
+
+
+async def test_without_a_token_nothing_is_shown(ada: Client, stranger: Client) -> None:
+    assert (await ada.get("/v1/batches")).json() == {"batches": [], "next": None}
+    response = await stranger.get("/v1/batches")
+    assert "Authorization: Bearer" in problem(response, "identity")
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("header", ["Bearer expunge_00000000_" + "x" * 43, "Bearer ", "Basic YWRhOmFkYQ==", "ä"])
+async def test_a_wrong_token_is_refused(ada: Client, app: FastAPI, header: str) -> None:  # noqa: ARG001
+    async with client_of(app) as client:
+        response = await client.get("/v1/batches", headers={b"Authorization": header.encode()})
+    problem(response, "identity")
+
+
+async def test_a_wrong_token_is_noted_and_a_missing_one_is_not(web_store: Store, ada: Client, app: FastAPI) -> None:  # noqa: ARG001
+    async with client_of(app) as client:
+        await client.get("/v1/batches")
+        await client.get("/v1/batches", headers={"Authorization": "Bearer expunge_00000000_" + "x" * 43})
+    noted = [entry for entry in [each async for each in web_store.audit.entries()] if entry.deed == "refused"]
+    assert [(entry.actor, entry.detail["act"], entry.detail["guard"]) for entry in noted] == [
+        (None, "look", "identity")
+    ]
+
+
+async def test_a_revoked_token_is_refused_and_so_is_its_session(web_store: Store, app: FastAPI, ada: Client) -> None:  # noqa: ARG001
+    token = await add_token(web_store.tokens, "vera", Role.VIEWER)
+    async with client_of(app) as page, client_of(app, token) as program:
+        assert (await page.post("/session", data={"token": token})).status_code == 303
+        assert (await page.get("/v1/batches")).status_code == 200
+        await web_store.tokens.revoke(token.split("_")[1], "ada")
+        problem(await page.get("/v1/batches"), "identity")
+        problem(await program.get("/v1/batches"), "identity")
+
+
+async def test_a_session_lasts_until_it_is_ended(web_store: Store, app: FastAPI, ada: Client) -> None:  # noqa: ARG001
+    token = await add_token(web_store.tokens, "vera", Role.VIEWER)
+    async with client_of(app) as page:
+        begun = await page.post("/session", data={"token": f" {token}\n"})
+        assert begun.headers["location"] == "/"
+        cookie = begun.headers["set-cookie"]
+        assert cookie.startswith(f"{COOKIE}=")
+        assert token not in cookie
+        assert {"HttpOnly", "Secure", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+        word = page.cookies[COOKIE]
+        ended = await page.post("/session/end", headers={"Origin": "https://expunge.test"})
+        assert ended.status_code == 303
+        problem(await page.get("/v1/batches", headers={"Cookie": f"{COOKIE}={word}"}), "identity")
+
+
+async def test_no_session_begins_with_a_wrong_token(ada: Client, stranger: Client) -> None:  # noqa: ARG001
+    response = await stranger.post("/session", data={"token": "expunge_00000000_" + "x" * 43})
+    problem(response, "identity")
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Target(Environment.SANDBOX, "m2", "0" * 12),
+        Target(Environment.PRODUCTION, "m1", "0" * 12),
+        Target(Environment.SANDBOX, "m1", "0" * 12),
+    ],
+    ids=["merchant", "environment", "upstream"],
+)
+async def test_another_target_s_batch_is_not_there(ada: Client, web_store: Store, other: Target) -> None:
+    mine = await submit(web_store.batches, ["c1"])
+    theirs = await submit(web_store.batches, ["c1"], target=other)
+    assert (await ada.get(f"/v1/batches/{mine.batch_id}")).json()["batch"] == mine.batch_id
+    problem(await ada.get(f"/v1/batches/{theirs.batch_id}"), "not_found")
+    assert [batch["batch"] for batch in (await ada.get("/v1/batches")).json()["batches"]] == [mine.batch_id]
+
+
+async def test_somebody_who_asks_too_often_is_told_to_wait(serve: Serve) -> None:
+    app = await serve(web_rate_limit=Rate.parse("3/h"))
+    token = await add_token(app.state.web.store.tokens, "ada", Role.ADMIN)
+    other = await add_token(app.state.web.store.tokens, "bea", Role.ADMIN)
+    async with client_of(app, token) as client, client_of(app, other) as another:
+        answers = [await client.get("/v1/batches") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+        assert answers[-1].headers["retry-after"] == "3600"
+        assert (await another.get("/v1/batches")).status_code == 200
+
+
+async def test_an_address_without_a_token_is_limited_as_well(stranger: Client) -> None:
+    answers = [(await stranger.get("/v1/batches")).status_code for _ in range(60)]
+    assert set(answers) == {401, 429}

@@ -1,0 +1,89 @@
+"""What holds for every request and answer, whichever route it is for."""
+
+import logging
+
+import pytest
+from fastapi import FastAPI
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tests.web.conftest import ORIGIN, Client, Serve, client_of, problem
+from worker.web.access import COOKIE
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/batches", "/nowhere"])
+async def test_every_answer_has_the_headers_of_the_shell(stranger: Client, path: str) -> None:
+    headers = (await stranger.get(path)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "same-origin"
+    policy = headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert {"default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(policy.split("; "))
+
+
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        ({"Sec-Fetch-Site": "same-origin", "Origin": ORIGIN}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "same-site", "Origin": ORIGIN}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Origin": ORIGIN}, True),
+        ({"Origin": "https://evil.test"}, False),
+        ({"Origin": "https://expunge.test.evil.test"}, False),
+        ({"Origin": "null"}, False),
+        ({}, True),
+        ({"Cookie": f"{COOKIE}=word"}, False),
+        ({"Cookie": f"{COOKIE}=word", "Authorization": "Bearer x"}, True),
+        ({"Authorization": "Bearer x", "Sec-Fetch-Site": "cross-site"}, False),
+    ],
+)
+async def test_what_changes_something_must_not_come_from_another_site(
+    stranger: Client, headers: dict[str, str], *, passes: bool
+) -> None:
+    response = await stranger.post("/session/end", headers=headers)
+    if passes:
+        assert response.status_code == 303
+    else:
+        problem(response, "cross_site")
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST"])
+async def test_so_it_is_for_every_method_that_is_not_safe(stranger: Client, method: str) -> None:
+    problem(await stranger.request(method, "/v1/batches", headers={"Sec-Fetch-Site": "cross-site"}), "cross_site")
+
+
+async def test_a_form_without_end_is_cut_off(stranger: Client) -> None:
+    problem(await stranger.post("/session", data={"token": "x" * (1 << 21)}), "too_large")
+
+
+async def test_an_unforeseen_error_tells_nothing_but_where(
+    serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    app: FastAPI = await serve()
+
+    @app.get("/fails")
+    async def fails() -> None:
+        raise KeyError("customer_17")
+
+    async with client_of(app) as client:
+        response = await client.get("/fails")
+    problem(response, "internal")
+    shown = response.text + "".join(capsys.readouterr()) + caplog.text
+    assert "customer_17" not in shown
+    assert "fails:" in shown
+    assert logging.getLogger("uvicorn.access").handlers == []
+
+
+@pytest.mark.parametrize("error", [RedisConnectionError("redis://user:password@host"), TimeoutError()])
+async def test_while_redis_is_away_it_is_not_ready_but_alive(
+    app: FastAPI, stranger: Client, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def away() -> None:
+        raise error
+
+    monkeypatch.setattr(app.state.web.store.redis, "ping", away)
+    response = await stranger.get("/readyz")
+    assert "password" not in problem(response, "unavailable")
+    assert response.headers["retry-after"] == "5"
+    assert (await stranger.get("/healthz")).json() == {"ok": True}

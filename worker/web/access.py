@@ -1,0 +1,155 @@
+"""Who asks: a token, or the session that stands for one; and whether what they ask for is theirs to ask.
+
+A route is for whoever may do its act: it takes ``who(act)``, or ``on_batch(act)`` where it concerns one batch.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends, Path, Request
+from fastapi.dependencies.models import Dependant
+
+from worker.domain.batch_ids import is_batch_id
+from worker.domain.batches import Batch
+from worker.domain.errors import Guard, RefusedError
+from worker.domain.people import MAY, Act, Person, Reach, Token
+from worker.pipeline.admission import FIRST_TOKEN, note_refusal
+from worker.settings import Settings
+from worker.web.problems import Kind, Problem
+from worker.web.state import Web, web_of
+from worker.wiring import Store
+
+COOKIE = "__Host-expunge"
+_SIGN_IN = "show a token: `Authorization: Bearer expunge_...`, or sign in on the page; an admin makes it"
+BatchId = Annotated[str, Path(description="ID of the batch", examples=["6h0sgvnab11e7"])]
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a request asks for, as far as it is known; a refusal is noted with it."""
+
+    act: Act
+    person: Person | None = None
+    batch_id: str | None = None
+    exists: bool = False
+    """Whether there is such a batch."""
+    shown: bool = False
+    """Whether a token or a session was shown, good or not."""
+
+
+class Admitted(NamedTuple):
+    """Somebody who may do it, and the batch that it concerns."""
+
+    person: Person
+    batch: Batch
+
+
+Who = Callable[[Request], Awaitable[Person]]
+
+
+def who(act: Act) -> Who:
+    """A dependency: the person who asks, if the act is theirs whichever batch it concerns, else a refusal."""
+
+    async def admitted(request: Request) -> Person:
+        return await _admitted(request, act)
+
+    admitted.act = act  # type: ignore[attr-defined]
+    return admitted
+
+
+def on_batch(act: Act) -> Callable[[Request, str], Awaitable[Admitted]]:
+    """A dependency: the person who asks, and the batch that the address names, if the act on it is theirs."""
+
+    async def admitted(request: Request, batch_id: BatchId) -> Admitted:
+        person = await _admitted(request, act, batch_id)
+        batch = await batch_of(web_of(request).store, web_of(request).settings, batch_id)
+        concerns(request, batch)
+        person.check(act, batch)
+        return Admitted(person, batch)
+
+    admitted.act = act  # type: ignore[attr-defined]
+    return admitted
+
+
+async def batch_of(store: Store, settings: Settings, batch_id: str) -> Batch:
+    """The batch, if it is of this process's merchant, environment and upstream; else there is none."""
+    batch = await store.batches.get(batch_id) if is_batch_id(batch_id) else None
+    if batch is None or batch.description.target != settings.target:
+        raise Problem(Kind.NOT_FOUND, "there is no such batch here; it may have expired")
+    return batch
+
+
+def concerns(request: Request, batch: Batch) -> None:
+    """Say which batch a request turns out to concern."""
+    request.state.asked.batch_id, request.state.asked.exists = batch.id, True
+
+
+async def identified(request: Request) -> Person | None:
+    """Who asks, whatever they may do; ``None`` for somebody who shows nothing, or nothing that counts."""
+    token = await _token(request, web_of(request).store)
+    return Person(token.name, token.role) if token is not None else None
+
+
+async def _admitted(request: Request, act: Act, batch_id: str | None = None) -> Person:
+    web, asked = web_of(request), Asked(act, batch_id=batch_id)
+    request.state.asked = asked
+    token = await _token(request, web.store)
+    if token is None:
+        asked.shown = shown(request)
+        await web.limits.count_stranger(request.client.host if request.client else "")
+        raise await _unknown(web, shown=asked.shown)
+    asked.person = person = Person(token.name, token.role)
+    await web.limits.count(token.id)
+    if MAY[act].get(person.role, Reach.ANY) is Reach.ANY:
+        person.check(act)
+    return person
+
+
+def acts_of(dependant: Dependant) -> set[Act]:
+    """What a route is for; empty if it asks nobody who they are."""
+    act: Act | None = getattr(dependant.call, "act", None)
+    own = {act} if act else set()
+    return own.union(*map(acts_of, dependant.dependencies))
+
+
+def shown(request: Request) -> bool:
+    """Whether somebody tries to show who they are."""
+    return "authorization" in request.headers or COOKIE in request.cookies
+
+
+async def _token(request: Request, store: Store) -> Token | None:
+    scheme, _, text = request.headers.get("authorization", "").partition(" ")
+    if scheme:
+        return await store.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
+    word = request.cookies.get(COOKIE)
+    return await store.sessions.find(word) if word else None
+
+
+async def _unknown(web: Web, *, shown: bool) -> RefusedError:
+    if not await web.store.tokens.exist():
+        return RefusedError(f"nobody has a token yet; the first is made by: {FIRST_TOKEN}", Guard.IDENTITY)
+    return RefusedError(f"the token is not known, or was revoked; {_SIGN_IN}" if shown else _SIGN_IN, Guard.IDENTITY)
+
+
+def concerned(request: Request) -> dict[str, str]:
+    """Which batch a refusal concerns, for programs: one that exists, here or for another upstream."""
+    asked: Asked | None = getattr(request.state, "asked", None)
+    return {"batch": asked.batch_id} if asked is not None and asked.batch_id and asked.exists else {}
+
+
+async def note(request: Request, refusal: RefusedError) -> None:
+    """Note in the audit trail what was refused; not that somebody came without a token."""
+    asked: Asked | None = getattr(request.state, "asked", None)
+    if asked is None or (asked.person is None and not asked.shown):
+        return
+    store = web_of(request).store
+    await note_refusal(
+        store.audit, store.batches, refusal.guard, asked.act, person=asked.person, batch_id=asked.batch_id
+    )
+
+
+Looking = Annotated[Person, Depends(who(Act.LOOK))]
+"""Anybody with a token."""
+LookingAt = Annotated[Admitted, Depends(on_batch(Act.LOOK))]
+"""The same, and the batch of the path's ``batch_id``."""

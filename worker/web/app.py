@@ -1,0 +1,106 @@
+"""The application: its routes, and what becomes of an error in any of them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TypeAlias
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from redis.exceptions import RedisError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import Response
+
+from worker.domain.errors import ExpungeError, RefusedError
+from worker.pipeline.trail import Trail
+from worker.settings import Settings
+from worker.store.connection import readable_errors
+from worker.web import access, audit, batches, counters, downloads, events, health, holds, session, submitting
+from worker.web.counting import Metrics
+from worker.web.description import describe_api
+from worker.web.following import Hub
+from worker.web.limits import Limits
+from worker.web.problems import Kind, Problem, problem_of, problem_of_http
+from worker.web.shell import FORM, Shell
+from worker.web.state import Web
+from worker.wiring import open_store, redis_url
+
+PUBLIC = frozenset({"/healthz", "/readyz", "/session", "/session/end", "/v1/openapi.json"})
+"""What asks nobody who they are. Every other route has an act, or a test fails."""
+ErrorPage: TypeAlias = Callable[[Request, Problem], Response]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for one merchant, environment and upstream; its lifespan opens the store."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_store(settings) as store, Hub(store, settings) as hub:
+            metrics.followers.set_function(lambda: hub.followers)
+            trail = Trail(store.audit, settings.target)
+            app.state.web = Web(settings, store, Limits(settings.web_rate_limit), trail, hub, metrics)
+            yield
+
+    app = FastAPI(
+        title="Expunge",
+        version=version("expunge"),
+        lifespan=lifespan,
+        openapi_url="/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics)],
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.error_page = None
+    for part in (health, session, submitting, batches, downloads, events, holds, audit, counters):
+        app.include_router(part.router)
+    _translate_errors(app, redis_url(settings))
+    describe_api(app)
+    return app
+
+
+def _largest(max_upload: int) -> dict[str, int]:
+    """The largest body in bytes of the paths that take more than a form."""
+    file = max_upload + FORM
+    return {"/v1/batches": file, "/v1/plans": file, "/v1/holds": holds.LARGEST, "/v1/holds/release": holds.LARGEST}
+
+
+def _translate_errors(app: FastAPI, url: str) -> None:
+    async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, RefusedError):
+            await access.note(request, error)
+        problem = _translated(error, url, access.concerned(request))
+        page: ErrorPage | None = request.app.state.error_page
+        return page(request, problem) if page is not None and _wants_page(request) else problem.response()
+
+    for kind in (ExpungeError, RedisError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer)
+
+
+def _translated(error: Exception, url: str, members: dict[str, str]) -> Problem:
+    match error:
+        case ExpungeError():
+            return problem_of(error, **members)
+        case RequestValidationError():
+            return _not_understood(error)
+        case HTTPException():
+            return problem_of_http(error)
+    try:
+        with readable_errors(url):
+            raise error
+    except ExpungeError as readable:
+        return problem_of(readable)
+
+
+def _wants_page(request: Request) -> bool:
+    return not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", "")
+
+
+def _not_understood(error: RequestValidationError) -> Problem:
+    """Which parts of the request are wrong; not what they held."""
+    wrong = [{"part": ".".join(map(str, each["loc"])), "problem": each["msg"]} for each in error.errors()]
+    named = "; ".join(f"{each['part']}: {each['problem']}" for each in wrong[:5])
+    return Problem(Kind.REQUEST, named, errors=wrong[:20])

@@ -1,0 +1,160 @@
+"""Customers on hold. Their IDs are in bodies only: addresses are logged by proxies."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from worker.domain.errors import Guard, RefusedError, UsageError
+from worker.domain.holds import LONGEST_GROUND, Term, read_ground
+from worker.domain.people import Act, Person
+from worker.intake.problems import problem_of
+from worker.pipeline.holds import held_back, place
+from worker.pipeline.submission import moment
+from worker.reports.as_json import hold_json
+from worker.reports.columns import rfc3339
+from worker.store.holds import Overlaps
+from worker.web.access import Looking, who
+from worker.web.bodies import HeldBody, HoldsBody, ReleasedBody
+from worker.web.problems import Kind, Problem, documented
+from worker.web.state import TheStore, TheWeb
+
+router = APIRouter(prefix="/v1/holds", tags=["holds"])
+LARGEST = 16 << 20
+"""Bytes of a body."""
+_MOST = 100_000  # in one atomic step, during which Redis does nothing else
+_NAMED = 5
+_JSON = "application/json"
+
+
+class Customers(BaseModel):
+    """Whom a request is about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    customer_ids: list[Annotated[str, Field(max_length=200)]] = Field(
+        min_length=1, max_length=_MOST, examples=[["customer_1f0e"]]
+    )
+
+
+class Holding(Customers):
+    """Customers to put on hold."""
+
+    ground: str = Field(max_length=LONGEST_GROUND, description="Why.", examples=["litigation 12/2026"])
+    until: str | None = Field(
+        None,
+        max_length=40,
+        description="Last day or moment, or +30d, +1month; else until removed.",
+        examples=["2099-06-30"],
+    )
+    replace: bool = Field(False, description="Give holds that stand this ground and end.")
+
+
+Wanted = TypeVar("Wanted", bound=Customers)
+
+
+def _body(model: type[Wanted]) -> Callable[[Request], Awaitable[Wanted]]:
+    """A dependency that reads the body; the framework would read it before it is known who asks."""
+
+    async def read(request: Request) -> Wanted:
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
+            raise Problem(Kind.MEDIA_TYPE, f"send the customers as {_JSON}")
+        try:
+            return model.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None
+
+    return read
+
+
+def _described(model: type[Customers]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {_JSON: {"schema": model.model_json_schema()}}}}
+
+
+@router.get("", response_model=HoldsBody, responses=documented())
+async def list_holds(
+    _: Looking,
+    store: TheStore,
+    offset: Annotated[int, Query(ge=0, le=1_000_000_000, description="Leave out so many.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="At most so many.")] = 1_000,
+) -> dict[str, Any]:
+    """Customers on hold, those first that are longest."""
+    found = await store.holds.all()
+    return {"holds": [hold_json(each) for each in found[offset : offset + limit]], "total": len(found)}
+
+
+@router.post(
+    "",
+    response_model=HeldBody,
+    responses=documented(Kind.HOLD, Kind.MEDIA_TYPE),
+    openapi_extra=_described(Holding),
+)
+async def add_holds(
+    person: Annotated[Person, Depends(who(Act.HOLD))],
+    wanted: Annotated[Holding, Depends(_body(Holding))],
+    web: TheWeb,
+) -> dict[str, Any]:
+    """Put customers on hold, all or none; when this is answered, none of them is sent any more."""
+    ids = _checked(wanted, web.settings.id_rule.accepts)
+    try:
+        term = Term(read_ground(wanted.ground), moment("until", wanted.until))
+    except ValueError as error:
+        raise UsageError(f"ground: {error}") from None
+    placed = await place(web.store.holds, ids, term, replace=wanted.replace, actor=person.name)
+    if isinstance(placed, Overlaps):
+        raise _overlapping(placed)
+    return {"on_hold": len(ids), "changed": placed}
+
+
+@router.post(
+    "/release",
+    response_model=ReleasedBody,
+    responses=documented(Kind.MEDIA_TYPE),
+    openapi_extra=_described(Customers),
+)
+async def release_holds(
+    person: Annotated[Person, Depends(who(Act.RELEASE))],
+    wanted: Annotated[Customers, Depends(_body(Customers))],
+    web: TheWeb,
+) -> dict[str, Any]:
+    """Release customers from hold, all or none, and list the records of ended batches that it held back."""
+    ids = _checked(wanted, web.settings.id_rule.accepts)
+    known = (await web.store.holds.lookup(ids)).grounds
+    _refuse_unknown([at for at in range(len(ids)) if at not in known])
+    found = await held_back(web.store.batches, web.settings.target, ids)
+    _refuse_unknown(await web.store.holds.remove(ids, person.name))
+    records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
+    return {"released": len(ids), "held_back": records}
+
+
+def _checked(wanted: Customers, accepts: Any) -> list[str]:
+    """Each once; raises ``UsageError`` when any ID is wrong, which is named by its place."""
+    ids = list(dict.fromkeys(each.strip() for each in wanted.customer_ids))
+    wrong = [f"the {at}. ID {problem_of(each)}" for at, each in enumerate(ids, 1) if not accepts(each)]
+    if wrong:
+        raise UsageError(f"{_some(wrong, len(wrong))}; nothing was done")
+    return ids
+
+
+def _refuse_unknown(positions: list[int]) -> None:
+    if positions:
+        places = [f"the {at + 1}. ID" for at in positions]
+        raise UsageError(f"not on hold: {_some(places, len(places))}; nobody was released")
+
+
+def _overlapping(found: Overlaps) -> RefusedError:
+    terms = [f"the {at + 1}. ID is on hold {_standing(term)} already" for at, term in found.first.items()]
+    return RefusedError(
+        f"nothing was held: {_some(terms, found.many)}; add --replace if the new hold shall stand", Guard.HOLD
+    )
+
+
+def _standing(term: Term) -> str:
+    return f"{f'until {rfc3339(term.until)}' if term.until else 'until removed'} ({term.ground})"
+
+
+def _some(parts: list[str], count: int) -> str:
+    left = count - _NAMED
+    return ", ".join(parts[:_NAMED]) + (f" and {left:,} more" if left > 0 else "")

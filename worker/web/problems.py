@@ -1,0 +1,134 @@
+"""Everything that the API answers but success: problem details (RFC 9457) with types that stay (docs/api.md)."""
+
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from worker.domain.errors import ExpungeError, Guard, InputError, RefusedError, StoreError, UnreachableError
+from worker.web.bodies import ProblemBody
+
+MEDIA_TYPE = "application/problem+json"
+_OPTION = re.compile(r"\bexpunge [a-z][^;]*|(?<![\w-])--([a-z][a-z-]*)")
+"""An option of the command line, which is a field of the same name here; a whole command stays as it is."""
+
+
+class _Row(NamedTuple):
+    word: str
+    status: int
+    title: str
+
+
+class Kind(Enum):
+    """What kinds of problems there are: a word that stays, the HTTP status, and what it is whatever the case.
+
+    The first ones are the guards, by their own words.
+    """
+
+    CONFIRMATION = _Row("confirmation", 409, "What is confirmed is not what would be deleted")
+    SIZE = _Row("size", 413, "The batch has too many rows")
+    REPEAT = _Row("repeat", 409, "The file was submitted before")
+    REFERENCE = _Row("reference", 409, "The reference names another batch")
+    IDENTITY = _Row("identity", 401, "It is not known who asks")
+    ROLE = _Row("role", 403, "The act is not for this role")
+    APPROVAL = _Row("approval", 403, "Somebody else must approve")
+    HOLD = _Row("hold", 409, "Another hold stands")
+    BRAKE = _Row("brake", 409, "A brake holds the batch")
+    STATE = _Row("state", 409, "The batch's state does not allow it")
+    RULE = _Row("rule", 409, "A guard refused")
+    INPUT = _Row("input", 422, "The file cannot be taken")
+    REQUEST = _Row("request", 422, "The request cannot be understood")
+    NOT_FOUND = _Row("not_found", 404, "There is no such thing")
+    METHOD = _Row("method", 405, "The method is not for this address")
+    MEDIA_TYPE = _Row("media_type", 415, "The content is of no type that is taken")
+    TOO_LARGE = _Row("too_large", 413, "The content is too large")
+    CROSS_SITE = _Row("cross_site", 403, "The request comes from another site")
+    RATE_LIMIT = _Row("rate_limit", 429, "Too many requests")
+    KEY_IN_USE = _Row("key_in_use", 409, "The request with this key is still in work")
+    KEY_REUSED = _Row("key_reused", 422, "The key was used for another request")
+    UNAVAILABLE = _Row("unavailable", 503, "The store is not available")
+    INTERNAL = _Row("internal", 500, "An internal error")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.value.status
+
+    @property
+    def title(self) -> str:
+        """What it is, whatever the case."""
+        return self.value.title
+
+    @property
+    def type(self) -> str:
+        """The problem's type, a URI."""
+        return f"urn:expunge:problem:{self.value.word}"
+
+
+_OF_GUARD = {guard: next(kind for kind in Kind if kind.value.word == guard.value) for guard in Guard}
+_OF_STATUS = {404: Kind.NOT_FOUND, 405: Kind.METHOD, 413: Kind.TOO_LARGE, 415: Kind.MEDIA_TYPE}
+
+
+class Problem(HTTPException):
+    """What is wrong with a request, and what to do; raise it anywhere in a request."""
+
+    def __init__(self, kind: Kind, detail: str, *, headers: Mapping[str, str] | None = None, **members: Any) -> None:
+        """``detail`` is one sentence for a person; ``members`` are further ones for programs."""
+        super().__init__(kind.status, detail, dict(headers or {}))
+        self.kind = kind
+        self.members = members
+
+    def as_json(self) -> dict[str, Any]:
+        """The body."""
+        return {
+            "type": self.kind.type,
+            "title": self.kind.title,
+            "status": self.kind.status,
+            "detail": self.detail,
+            **self.members,
+        }
+
+    def response(self) -> Response:
+        """The answer for a program."""
+        return Response(orjson.dumps(self.as_json()), self.kind.status, self.headers, MEDIA_TYPE)
+
+
+def problem_of(error: ExpungeError, **members: Any) -> Problem:
+    """What one of our own errors is to whoever asked over HTTP, with further members for programs."""
+    text = _OPTION.sub(lambda match: f"`{match[1].replace('-', '_')}`" if match[1] else match[0], str(error))
+    match error:
+        case RefusedError():
+            headers = {"WWW-Authenticate": "Bearer"} if error.guard is Guard.IDENTITY else None
+            return Problem(_OF_GUARD[error.guard], text, headers=headers, **members)
+        case InputError():
+            return Problem(Kind.INPUT, text, line=error.line, columns=list(error.columns), **members)
+        case UnreachableError() | StoreError():
+            return Problem(Kind.UNAVAILABLE, text, headers={"Retry-After": "5"}, **members)
+        case _:
+            return Problem(Kind.REQUEST, text, **members)
+
+
+def problem_of_http(error: HTTPException) -> Problem:
+    """What the framework refuses by itself."""
+    if isinstance(error, Problem):
+        return error
+    return Problem(_OF_STATUS.get(error.status_code, Kind.REQUEST), str(error.detail), headers=error.headers)
+
+
+_ANYWHERE = (Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.REQUEST, Kind.RATE_LIMIT, Kind.UNAVAILABLE)
+
+
+def documented(*kinds: Kind, anywhere: tuple[Kind, ...] = _ANYWHERE) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer beside success, for OpenAPI: these, and what any route with an act may."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for kind in (*anywhere, *kinds):
+        titles = found.setdefault(kind.status, {"description": "", "content": _CONTENT})
+        titles["description"] = f"{titles['description']}; {kind.title}".removeprefix("; ")
+    return found
+
+
+_CONTENT = {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}}

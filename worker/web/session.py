@@ -1,0 +1,37 @@
+"""Signing in on the page: a token is exchanged for a session, whose word the browser keeps in a cookie."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request
+from starlette.responses import RedirectResponse, Response
+
+from worker.domain.errors import Guard, RefusedError
+from worker.store.sessions import LASTS
+from worker.web.access import COOKIE
+from worker.web.state import web_of
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.post("/session", status_code=303, response_class=RedirectResponse)
+async def begin(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
+    """Sign in with a token; the answer leads to the page and sets a cookie that lasts for twelve hours."""
+    web = web_of(request)
+    found = await web.store.tokens.find(token.strip())
+    if found is None:
+        await web.limits.count_stranger(request.client.host if request.client else "")
+        raise RefusedError("the token is not known, or was revoked; an admin makes another", Guard.IDENTITY)
+    answer = RedirectResponse("/", 303)
+    word = await web.store.sessions.begin(found)
+    answer.set_cookie(COOKIE, word, max_age=LASTS, path="/", secure=True, httponly=True, samesite="strict")
+    return answer
+
+
+@router.post("/session/end", status_code=303, response_class=RedirectResponse)
+async def end(request: Request) -> Response:
+    """Sign out."""
+    if word := request.cookies.get(COOKIE):
+        await web_of(request).store.sessions.end(word)
+    answer = RedirectResponse("/", 303)
+    answer.delete_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="strict")
+    return answer

@@ -1,0 +1,122 @@
+"""The outermost layer: what holds for every request and answer, whichever route it is for."""
+
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from worker.logs import where
+from worker.web.counting import Metrics
+from worker.web.problems import Kind, Problem
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+FORM = 1 << 20
+"""Bytes of the largest body where nothing else is said."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers would not say the Origin of our own forms
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+"""Of every answer, unless the route says otherwise (``Cache-Control`` of what never changes)."""
+
+log = structlog.get_logger(__name__)
+
+
+class Shell:
+    """ASGI middleware: headers of every answer, no other site's requests, no endless bodies, no error's text."""
+
+    def __init__(self, app: ASGIApp, largest: Mapping[str, int], metrics: Metrics) -> None:
+        """``largest`` has the largest body in bytes of the paths that take more than a form."""
+        self._app = app
+        self._largest = largest
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status, began = 0, time.monotonic()
+
+        async def hardened(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            refuse_other_sites(scope)
+            await self._app(scope, self._limited(scope, receive), hardened)
+        except ClientDisconnect:
+            return
+        except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
+            problem = error if isinstance(error, Problem) else _internal(error)
+            if not status:  # else the answer ends before its end, which its reader notices
+                await problem.response()(scope, receive, hardened)
+        finally:
+            self._metrics.count(scope, status, time.monotonic() - began)
+
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
+        most = self._largest.get(scope["path"], FORM)
+        length = Headers(scope=scope).get("content-length", "")
+        announced, received = int(length) if length.isascii() and length.isdigit() else 0, 0
+
+        async def limited() -> Message:
+            nonlocal received
+            if announced > most:
+                raise too_large(most)
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most:
+                raise too_large(most)
+            return message
+
+        return limited
+
+
+def too_large(most: int) -> Problem:
+    """What a body of more bytes is refused with; the rest of it is not read."""
+    return Problem(
+        Kind.TOO_LARGE,
+        f"the content has more than {most:,} bytes: split it, or pack it with gzip",
+        headers={"Connection": "close"},
+    )
+
+
+def refuse_other_sites(scope: Scope) -> None:
+    """Raise ``Problem`` for what may change something and was begun by a page of another site.
+
+    Browsers send ``Sec-Fetch-Site``, or at least ``Origin``, with each such request; programs need not. Without
+    either, only a token counts, which no browser sends by itself.
+    """
+    headers = Headers(scope=scope)
+    if scope["method"] in _SAFE:
+        return
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        same = site in ("same-origin", "none")
+    elif origin is not None:
+        same = urlsplit(origin).netloc == headers.get("host")
+    else:
+        same = "cookie" not in headers or "authorization" in headers
+    if not same:
+        raise Problem(Kind.CROSS_SITE, "this must come from a page of this server, or from a program with a token")
+
+
+def _internal(error: Exception) -> Problem:
+    log.error("request failed", error=where(error))
+    return Problem(Kind.INTERNAL, "something failed here; it is in the server's log, please report it")

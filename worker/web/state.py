@@ -1,0 +1,44 @@
+"""What every request may use, made once when the process starts."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from worker.pipeline.trail import Trail
+from worker.settings import Settings
+from worker.web.counting import Metrics
+from worker.web.following import Hub
+from worker.web.limits import Limits
+from worker.wiring import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The parts that live as long as the process."""
+
+    settings: Settings
+    store: Store
+    limits: Limits
+    trail: Trail
+    hub: Hub
+    metrics: Metrics
+
+
+def web_of(request: Request) -> Web:
+    """The parts, as the lifespan made them."""
+    found: Web = request.app.state.web
+    return found
+
+
+def _store(request: Request) -> Store:
+    return web_of(request).store
+
+
+def _settings(request: Request) -> Settings:
+    return web_of(request).settings
+
+
+TheStore = Annotated[Store, Depends(_store)]
+TheSettings = Annotated[Settings, Depends(_settings)]
+TheWeb = Annotated[Web, Depends(web_of)]
