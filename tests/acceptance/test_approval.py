@@ -207,6 +207,8 @@ def test_whoever_submits_cannot_release_from_hold_and_a_retry_is_approved_anew(
         assert is_refused(people("retry", old, by="vera"), "submitter or admin")
         made = people("retry", old, by="anna")
         assert f"expunge approve {made.stdout.strip()}" in made.stderr, made.stderr
+        shown = json.loads(people("status", made.stdout.strip(), "--json", by="vera").stdout)
+        assert shown["submitted_by"] == "anna"
         assert len(upstream.log) == 3
         assert people("approve", made.stdout.strip(), by="ben").returncode == 0
         assert people("watch", made.stdout.strip(), by="vera").returncode == 0
