@@ -254,6 +254,8 @@ def test_once_there_are_tokens_nobody_acts_without_one(
     looks = (["status", batch], ["watch", batch], ["batches"], ["report", batch], ["audit"], ["hold", "list"])
     for command in (*looks, ["cancel", batch]):
         assert is_refused(people(*command), "--as NAME", "EXPUNGE_TOKEN")
+    assert is_refused(people("status", "customer_1"), "--as NAME")
+    assert "customer_1" not in json.dumps(people.trail()), "what is no batch may be a customer"
     assert is_refused(people("status", batch, by="vera", token=people.tokens["ada"]), "not one of 'vera'")
     assert is_refused(people("token", "add", "eve", "--role", "admin"), "--as NAME")
     assert is_refused(people("token", "list", by="anna"), "anna is submitter", "admin")
