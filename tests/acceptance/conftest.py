@@ -21,6 +21,7 @@ class Expunge:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    stdin: int = subprocess.DEVNULL
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Start it; the caller ends it."""
@@ -29,7 +30,7 @@ class Expunge:
             [sys.executable, "-P", "-m", "worker.cli", *arguments],  # -P: as the installed command has it
             cwd=self.folder,
             env={**inherited, **self.environment, **more},
-            stdin=subprocess.DEVNULL,
+            stdin=self.stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

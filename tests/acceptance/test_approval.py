@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from tests.acceptance.accounting import MakeIds, assert_agree, read_report, wait_for
 from tests.acceptance.conftest import Expunge
 from tests.acceptance.supervision import SupervisedWorker
 from worker.domain.people import Role, make_token
 from worker.simulator import Scenario, SimulatorThread
+from worker.store import keys
 from worker.store.connection import open_redis
 from worker.store.tokens import Tokens
 
@@ -189,6 +191,18 @@ def test_a_batch_that_waits_for_approval_can_be_cancelled(
     assert len(upstream.log) == 0
 
 
+def test_when_all_tokens_are_lost_nobody_approves_without_a_name(
+    site: Expunge, make_ids: MakeIds, upstream: SimulatorThread
+) -> None:
+    site.environment["EXPUNGE_APPROVAL_ABOVE"] = "0"
+    batch = People(site)("submit", site.csv(make_ids(5)), by="anna").stdout.strip()
+    with Redis.from_url(site.environment["EXPUNGE_REDIS_URL"]) as redis:
+        assert redis.delete(keys.TOKENS) == 1
+    assert is_refused(site("approve", batch), "an approval needs a name", "expunge token add NAME --role admin")
+    assert json.loads(site("status", batch, "--json").stdout)["state"] == "awaiting_approval"
+    assert len(upstream.log) == 0
+
+
 def test_whoever_submits_cannot_release_from_hold_and_a_retry_is_approved_anew(
     site: Expunge, make_ids: MakeIds, upstream: SimulatorThread
 ) -> None:
@@ -207,6 +221,8 @@ def test_whoever_submits_cannot_release_from_hold_and_a_retry_is_approved_anew(
         assert is_refused(people("retry", old, by="vera"), "submitter or admin")
         made = people("retry", old, by="anna")
         assert f"expunge approve {made.stdout.strip()}" in made.stderr, made.stderr
+        shown = json.loads(people("status", made.stdout.strip(), "--json", by="vera").stdout)
+        assert shown["submitted_by"] == "anna"
         assert len(upstream.log) == 3
         assert people("approve", made.stdout.strip(), by="ben").returncode == 0
         assert people("watch", made.stdout.strip(), by="vera").returncode == 0
@@ -235,8 +251,11 @@ def test_once_there_are_tokens_nobody_acts_without_one(
     assert is_refused(site("token", "add", "anna", "--role", "viewer"), "first token", "admin")
 
     people = People(site)
-    for command in (["status", batch], ["batches"], ["report", batch], ["cancel", batch], ["audit"]):
+    looks = (["status", batch], ["watch", batch], ["batches"], ["report", batch], ["audit"], ["hold", "list"])
+    for command in (*looks, ["cancel", batch]):
         assert is_refused(people(*command), "--as NAME", "EXPUNGE_TOKEN")
+    assert is_refused(people("status", "customer_1"), "--as NAME")
+    assert "customer_1" not in json.dumps(people.trail()), "what is no batch may be a customer"
     assert is_refused(people("status", batch, by="vera", token=people.tokens["ada"]), "not one of 'vera'")
     assert is_refused(people("token", "add", "eve", "--role", "admin"), "--as NAME")
     assert is_refused(people("token", "list", by="anna"), "anna is submitter", "admin")

@@ -1,6 +1,9 @@
 """The plan and its confirmation (SPEC 6), with the upstream's own log as witness that nothing is sent without it."""
 
+import itertools
 import json
+import os
+from dataclasses import replace
 
 from tests.acceptance.accounting import MakeIds
 from tests.acceptance.conftest import Expunge
@@ -19,6 +22,7 @@ def test_production_sends_nothing_but_what_was_confirmed(expunge: Expunge, make_
         expected = {
             (): (4, f"production: nothing was sent; to delete 20 customers, add {allowed}"),
             ("--confirm", "19"): (4, "'19' was confirmed, but there are 20 records"),
+            ("--confirm", "19", "--environment", "sandbox"): (4, "'19' was confirmed, but there are 20 records"),
             ("--confirm", sandbox["plan"]): (4, allowed),
             ("--confirm", other["plan"]): (4, allowed),
             ("--confirm", "yes"): (2, "neither a number of records nor a plan's ID"),
@@ -42,6 +46,36 @@ def test_production_sends_nothing_but_what_was_confirmed(expunge: Expunge, make_
         assert planned["plan"] in ended.stderr
         assert {(entry.merchant, entry.type) for entry in upstream.log} == {("m1", "production")}
         assert len(upstream.log) == 21
+
+
+def typed(expunge: Expunge, text: str, *arguments: str) -> int:
+    """Run a command at a terminal at which somebody types this; returns its exit code."""
+    keyboard, terminal = os.openpty()
+    try:
+        os.write(keyboard, f"{text}\n".encode())
+        return replace(expunge, stdin=terminal)(*arguments).returncode
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def test_at_a_terminal_production_goes_on_only_when_the_number_of_records_is_typed(
+    expunge: Expunge, make_ids: MakeIds, redis_server: str
+) -> None:
+    name = expunge.csv(make_ids(20))
+    with SimulatorThread(Scenario()) as upstream:
+        expunge.environment |= {
+            "EXPUNGE_ENVIRONMENT": "production",
+            "EXPUNGE_UPSTREAM_URL": upstream.url,
+            "EXPUNGE_REDIS_URL": redis_server,
+        }
+        for command, text in itertools.product(("submit", "run"), ("", "19", "y")):
+            assert typed(expunge, text, command, name) == 4
+        assert "no batches" in expunge("batches").stderr
+        assert upstream.log == []
+        assert typed(expunge, "20", "run", name) == 0
+        assert len(upstream.log) == 20
+        assert typed(expunge, "20", "submit", name, "--again") == 0
 
 
 def test_a_plan_says_what_a_run_would_do_and_sends_nothing(expunge: Expunge, make_ids: MakeIds) -> None:

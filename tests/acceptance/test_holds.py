@@ -77,6 +77,33 @@ def test_who_is_on_hold_when_a_file_is_run_is_planned_as_such_and_not_sent(expun
     assert released.stdout.split() == [json.loads(ended.stdout)["batch"], "8", ids[7]]
 
 
+def test_a_resubmission_has_the_guards_of_a_submission_and_if_it_is_refused_nobody_is_released(
+    expunge: Expunge, make_ids: MakeIds, redis_server: str
+) -> None:
+    ids = make_ids(3)
+    with SimulatorThread(Scenario()) as upstream:
+        expunge.environment |= {
+            "EXPUNGE_REDIS_URL": redis_server,
+            "EXPUNGE_UPSTREAM_URL": upstream.url,
+            "EXPUNGE_ENVIRONMENT": "production",
+        }
+        assert expunge("hold", "add", ids[0], "--ground", GROUND).returncode == 0
+        with SupervisedWorker(expunge):
+            batch = expunge("submit", expunge.csv(ids), "--confirm", "3").stdout.strip()
+            assert expunge("watch", batch).returncode == 3
+
+        resubmit = ("hold", "remove", ids[0], "--resubmit", "--json")
+        assert expunge(*resubmit).returncode == 4
+        assert expunge(*resubmit, "--confirm", "3").returncode == 4
+        assert expunge(*resubmit, "--confirm", "1", EXPUNGE_APPROVAL_ABOVE="0").returncode == 4
+        (held,) = json.loads(expunge("hold", "list", "--json").stdout)["holds"]
+        assert held["customer_id"] == ids[0]
+
+        made = json.loads(expunge(*resubmit, "--confirm", "1").stdout)["resubmitted"]
+        assert json.loads(expunge("status", made, "--json").stdout)["canary_left"] == 20
+        assert len(upstream.log) == 2
+
+
 def test_bad_input_of_holds_is_one_line_and_changes_nothing(expunge: Expunge) -> None:
     expunge.csv(["c1", "c2", "c3"], "three.csv")
     expunge.csv(["c3", "c 4", "", "c5/", "c6"], "invalid.csv")

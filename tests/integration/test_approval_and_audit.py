@@ -83,6 +83,15 @@ async def test_the_same_file_again_needs_another_approval(store: Store) -> None:
     assert (await existing(store.batches, second.batch_id)).state is BatchState.AWAITING_APPROVAL
 
 
+async def test_a_batch_of_which_nothing_is_to_be_sent_completes_without_approval(store: Store) -> None:
+    known = dict.fromkeys(range(5), Result(Reason.ON_HOLD))
+    batch_id = (await submit(store.batches, IDS, known=known, submitted_by="anna", needs_approval=True)).batch_id
+    batch = await existing(store.batches, batch_id)
+    assert (batch.state, batch.approved_by) == (BatchState.COMPLETED, None)
+    submitted, completed = await trail(store, batch_id)
+    assert (submitted.detail["state"], completed.deed) == ("running", Deed.COMPLETED)
+
+
 @pytest.mark.parametrize("state", [state for state in BatchState if state is not BatchState.AWAITING_APPROVAL])
 async def test_only_what_awaits_approval_can_be_approved(store: Store, state: BatchState) -> None:
     batch_id = (await submit(store.batches, IDS)).batch_id

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.conftest import INVALID, claimed, existing, lines, submit
+from tests.conftest import INVALID, claimed, existing, lines, submit, written
 from tests.integration.conftest import Open
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.brakes import BAD, Brakes, Despite, Tripped
@@ -60,9 +60,12 @@ async def test_half_of_a_hundred_that_end_badly_pause_the_batch_with_the_numbers
     assert await store.batches.active(batch.description.target) == {}
 
 
-async def test_a_hundred_and_one_of_whom_fewer_than_half_end_badly_do_not(store: Store) -> None:
+@pytest.mark.parametrize("reason", [REFUSED, GONE])
+async def test_a_hundred_and_one_of_whom_fewer_than_half_end_badly_or_are_not_found_do_not(
+    store: Store, reason: Reason
+) -> None:
     batch_id = await batch_of(store, SIZE)
-    await write(store, batch_id, [DELETED] * 51 + [REFUSED] * 50)
+    await write(store, batch_id, [DELETED] * 51 + [reason] * 50)
     assert await stands(store, batch_id) == RUNNING
 
 
@@ -103,6 +106,9 @@ async def test_each_batch_has_its_own_thresholds(store: Store) -> None:
     strict = await batch_of(store, SIZE, Brakes(failure_threshold=0.07, not_found_threshold=1.0))
     await write(store, strict, [GONE] * 93 + [REFUSED] * 7)
     assert await stands(store, strict) == (BatchState.PAUSED, StateReason.FAILURE_THRESHOLD)
+    patient = await batch_of(store, SIZE, Brakes(failure_threshold=0.07, not_found_threshold=0.9))
+    await write(store, patient, [GONE] * 89 + [DELETED] * 11)
+    assert await stands(store, patient) == RUNNING
     loose = await batch_of(store, SIZE, Brakes(failure_threshold=1.0, not_found_threshold=1.0))
     await write(store, loose, [REFUSED] * 99 + [DELETED])
     assert await stands(store, loose) == RUNNING
@@ -208,6 +214,17 @@ async def test_a_batch_that_goes_on_despite_a_brake_is_not_held_by_it_again_but_
         BatchState.RUNNING,
         (Despite.FAILURE_THRESHOLD, Despite.MOSTLY_NOT_FOUND),
     )
+
+
+async def test_a_braked_batch_whose_rest_was_in_flight_completes_when_it_goes_on(store: Store) -> None:
+    batch_id = await batch_of(store, 110)
+    claim = await claimed(store.shards, batch_id)
+    for some in (range(100), range(100, 110)):
+        await store.shards.record(claim, written(claim, dict.fromkeys(some, Result(REFUSED))), time.time())
+    assert await stands(store, batch_id) == (BatchState.PAUSED, StateReason.FAILURE_THRESHOLD)
+    await control.resume(store.batches, store.feeder, batch_id, despite=Despite.FAILURE_THRESHOLD)
+    batch = await existing(store.batches, batch_id)
+    assert (batch.state, batch.state_reason, batch.tripped) == (BatchState.COMPLETED, None, None)
 
 
 async def test_a_braked_batch_can_be_cancelled(store: Store) -> None:

@@ -23,15 +23,16 @@ from worker.pipeline.accept import accept, describe
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.delete_shard import delete_shard
 from worker.pipeline.holds import HeldBack, held_back, place
-from worker.pipeline.shard_run import NOTICED
+from worker.pipeline.shard_run import FLUSH_EVERY, NOTICED
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store import keys
-from worker.store.holds import Overlaps
+from worker.store.holds import Held, Overlaps
 from worker.store.shards import Recorded, Shards
 from worker.wiring import Store, open_store
 
 LITIGATION = Term("litigation 12")
 TAX = Term("tax audit")
+ENDING = Term(LITIGATION.ground, 4_000_000_000.0)
 
 
 def ids(count: int) -> list[str]:
@@ -75,6 +76,44 @@ async def test_an_equal_hold_may_be_placed_again_and_another_only_if_it_shall_re
     assert await grounds(store, list("abcd")) == {0: "tax audit", 1: "tax audit", 2: "tax audit"}
 
 
+@pytest.mark.parametrize(("stands", "other"), [(LITIGATION, ENDING), (ENDING, LITIGATION)])
+async def test_a_hold_of_another_end_is_another_whatever_its_ground(store: Store, stands: Term, other: Term) -> None:
+    await store.holds.add(["a"], stands, replace=False)
+    assert await store.holds.add(["a"], other, replace=False) == Overlaps(1, {0: stands})
+    assert await store.holds.add(["a"], other, replace=True) == 1
+    assert [hold.term for hold in await store.holds.all()] == [other]
+
+
+async def test_a_hold_that_has_ended_stands_in_no_other_ones_way_and_cannot_be_released(store: Store) -> None:
+    await store.holds.add(["a", "b"], Term("for now", time.time() + 0.1), replace=False)
+    await asyncio.sleep(0.15)
+    assert await store.holds.add(["a"], LITIGATION, replace=False) == 1
+    await store.holds.add(["c"], Term("for now", time.time() + 0.1), replace=False)
+    await asyncio.sleep(0.15)
+    assert await store.holds.remove(["a", "c"]) == [1]
+    assert [hold.customer_id for hold in await store.holds.all()] == ["a"]
+
+
+async def test_an_id_that_is_released_before_its_hold_ends_rests_no_longer(store: Store) -> None:
+    await store.holds.add(["a"], ENDING, replace=False)
+    assert await store.holds.remove(["a"]) == []
+    assert await all_keys(store.redis, "expunge:hold*") == [keys.holds_version(TARGET)]
+
+
+async def test_whoever_writes_outcomes_hears_the_version_that_they_looked_up_until_there_is_a_new_hold(
+    store: Store,
+) -> None:
+    claim = await claimed(store.shards, (await submit(store.batches, ids(3))).batch_id)
+    heard = []
+    for customer_id in ("a", "b"):
+        await store.holds.add([customer_id], LITIGATION, replace=False)
+        looked_up = (await store.holds.lookup([])).version
+        recorded = await store.shards.record(claim, [], time.time())
+        assert recorded.holds == looked_up
+        heard.append(looked_up)
+    assert heard[0] != heard[1]
+
+
 async def test_releasing_somebody_who_is_not_on_hold_releases_nobody(store: Store) -> None:
     await store.holds.add(["a", "b"], LITIGATION, replace=False)
     assert await store.holds.remove(["a", "x", "b", "y"]) == [1, 3]
@@ -114,12 +153,15 @@ async def test_a_hold_stands_also_for_those_who_have_another_digest_key(store: S
 # --- at submission ---
 
 
-async def test_at_submission_who_is_on_hold_is_skipped_with_the_ground(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_size", [2, 6])
+async def test_at_submission_who_is_on_hold_is_skipped_with_the_ground(
+    store: Store, tmp_path: Path, shard_size: int
+) -> None:
     await store.holds.add(["c1", "c4"], LITIGATION, replace=False)
     path = tmp_path / "customers.csv"
     path.write_text("customer_id\nc0\nc1\nbad id\nc1\nc2\nc4\n")
     with CsvFile.open(path, rule=IdRule.of()) as file:
-        description = describe(file.inspect(), TARGET, 2, None, approval=NO_APPROVAL)
+        description = describe(file.inspect(), TARGET, shard_size, None, approval=NO_APPROVAL)
         accepted = await accept(store.batches, store.holds, file, description)
     found = [(line.result.reason.text, line.result.note) if line.result else None
              for line in await lines(store.batches, accepted.batch_id)]  # fmt: skip
@@ -170,20 +212,35 @@ async def test_from_when_place_returns_nobody_on_hold_is_sent_while_the_others_g
     worker: Open, upstream: SimulatorThread
 ) -> None:
     """A hold that is placed while the shard is in hand."""
-    ours = await worker(rate_limit=Rate.parse("40/s"))
-    batch_id = (await submit(ours.store.batches, ids(200), 200)).batch_id
+    ours = await worker(rate_limit=Rate.parse("100/s"))
+    batch_id = (await submit(ours.store.batches, ids(400), 400)).batch_id
     work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
     await until_sent(upstream, 10)
-    held = ids(200)[20:100]
-    assert await place(ours.store.holds, held, LITIGATION, replace=False) == 80
+    held = ids(400)[len(upstream.log) : 200]
+    assert await place(ours.store.holds, held, LITIGATION, replace=False) == len(held)
     placed = time.time()
     await work
     late = [entry.id for entry in upstream.log if entry.t > placed]
     assert len(late) >= 20, "the others were to go on"
     assert set(late).isdisjoint(held)
     found = await outcomes(ours.store.batches, batch_id)
-    assert {found[customer_id] for customer_id in ids(200)} == {"confirmed", "on_hold"}
+    assert {found[customer_id] for customer_id in ids(400)} == {"confirmed", "on_hold"}
     assert {entry.id for entry in upstream.log} == {each for each in found if found[each] == "confirmed"}
+
+
+async def test_who_waits_for_a_turn_to_be_sent_when_the_hold_comes_is_not_sent(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    """However long that turn takes to come."""
+    ours = await worker(rate_limit=Rate.parse("4/s"))
+    batch_id = (await submit(ours.store.batches, ids(12), 12)).batch_id
+    work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
+    await until_sent(upstream, 1)
+    await place(ours.store.holds, ids(12), LITIGATION, replace=False)
+    placed = time.time()
+    await work
+    assert not [entry for entry in upstream.log if entry.t > placed]
+    assert len(upstream.log) < 8
 
 
 async def test_a_record_that_comes_on_hold_between_its_attempts_is_not_tried_again(
@@ -222,7 +279,7 @@ async def test_a_record_that_a_dead_worker_may_have_sent_is_not_called_skipped(
 
 
 class _Deaf(Shards):
-    """Tells nobody anything any more, from some moment on."""
+    """What it says is heard late, from some moment on."""
 
     def __init__(self, shards: Shards) -> None:
         vars(self).update(vars(shards))
@@ -230,8 +287,9 @@ class _Deaf(Shards):
         self.hears.set()
 
     async def record(self, *args: object, **others: object) -> Recorded:
+        recorded = await super().record(*args, **others)  # type: ignore[arg-type] # whatever it takes
         await self.hears.wait()
-        return await super().record(*args, **others)  # type: ignore[arg-type] # whatever it takes
+        return recorded
 
 
 async def test_nothing_is_sent_by_a_worker_that_has_heard_nothing_for_a_while(
@@ -242,7 +300,7 @@ async def test_nothing_is_sent_by_a_worker_that_has_heard_nothing_for_a_while(
     deaf = _Deaf(ours.store.shards)
     batch_id = (await submit(ours.store.batches, ids(120), 120)).batch_id
     work = asyncio.create_task(delete_shard(replace(ours.tools, shards=deaf), batch_id, 0))
-    await until_sent(upstream, 10)
+    await until_sent(upstream, 40)
     deaf.hears.clear()
     await asyncio.sleep(NOTICED)
     seen = len(upstream.log)
@@ -252,6 +310,46 @@ async def test_nothing_is_sent_by_a_worker_that_has_heard_nothing_for_a_while(
     await work
     assert set((await outcomes(ours.store.batches, batch_id)).values()) == {"confirmed"}
     assert len(upstream.log) == 120
+
+
+async def test_nothing_is_sent_by_an_answer_that_took_so_long_that_somebody_may_be_on_hold_meanwhile(
+    worker: Open, upstream: SimulatorThread
+) -> None:
+    ours = await worker(rate_limit=Rate.parse("40/s"))
+    deaf = _Deaf(ours.store.shards)
+    batch_id = (await submit(ours.store.batches, ids(120), 120)).batch_id
+    work = asyncio.create_task(delete_shard(replace(ours.tools, shards=deaf), batch_id, 0))
+    await until_sent(upstream, 10)
+    deaf.hears.clear()
+    await asyncio.sleep(FLUSH_EVERY)  # the next answer is on its way, and says that nobody is on hold
+    await place(ours.store.holds, ids(120), LITIGATION, replace=False)
+    await asyncio.sleep(FLUSH_EVERY)
+    seen = len(upstream.log)
+    deaf.hears.set()
+    deaf.hears.clear()  # that one answer, and no other
+    await asyncio.sleep(2 * FLUSH_EVERY)
+    deaf.hears.set()
+    await work
+    assert len(upstream.log) == seen < 120
+
+
+async def test_a_hold_that_is_placed_while_a_shard_begins_is_noticed_however_long_that_takes(
+    worker: Open, upstream: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await worker(rate_limit=Rate.parse("40/s"))
+    batch_id = (await submit(ours.store.batches, ids(20), 20)).batch_id
+    lookup = ours.tools.holds.lookup
+
+    async def slow(customer_ids: Sequence[str]) -> Held:
+        monkeypatch.undo()
+        found = await lookup(customer_ids)
+        await place(ours.store.holds, ids(20), LITIGATION, replace=False)
+        return found
+
+    monkeypatch.setattr(ours.tools.holds, "lookup", slow)
+    await delete_shard(ours.tools, batch_id, 0)
+    assert upstream.log == []
+    assert set((await outcomes(ours.store.batches, batch_id)).values()) == {"on_hold"}
 
 
 async def test_holds_that_cannot_be_asked_for_let_nothing_be_sent(
@@ -268,6 +366,27 @@ async def test_holds_that_cannot_be_asked_for_let_nothing_be_sent(
         await delete_shard(ours.tools, batch_id, 0)
     assert upstream.log == []
     assert set((await outcomes(ours.store.batches, batch_id)).values()) == {None}
+
+
+async def test_a_new_hold_that_cannot_be_looked_up_lets_nothing_more_be_sent(
+    worker: Open, upstream: SimulatorThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await worker(rate_limit=Rate.parse("40/s"))
+    batch_id = (await submit(ours.store.batches, ids(120), 120)).batch_id
+    work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
+    await until_sent(upstream, 10)
+
+    async def away(_: object) -> None:
+        raise RedisError
+
+    monkeypatch.setattr(ours.tools.holds, "lookup", away)
+    await place(ours.store.holds, ids(120), LITIGATION, replace=False)
+    placed = time.time()
+    await asyncio.sleep(1.0)
+    monkeypatch.undo()
+    await work
+    assert not [entry for entry in upstream.log if entry.t > placed]
+    assert set((await outcomes(ours.store.batches, batch_id)).values()) == {"confirmed", "on_hold"}
 
 
 # --- after release ---

@@ -1,6 +1,7 @@
 """What the store knows of a file before it is submitted."""
 
 import time
+from dataclasses import replace
 
 from tests.conftest import DELETED, TARGET, claimed, make_settings, submit, written
 from worker.domain.batches import Environment, Target
@@ -29,9 +30,10 @@ async def test_who_is_on_hold_or_deleted_earlier_is_counted_once_wherever_in_the
 
 
 async def test_a_file_is_compared_with_the_last_ten_batches_of_its_merchant_and_environment(store: Store) -> None:
+    """Whichever the upstream."""
     await submit(store.batches, IDS[:90], 90)
     for count in (5, 40, *range(1, 9)):
-        await submit(store.batches, IDS[:count], 40)
+        await submit(store.batches, IDS[:count], 40, target=replace(TARGET, upstream=f"upstream {count}"))
     for other in (Target(Environment.SANDBOX, "m2"), Target(Environment.PRODUCTION, TARGET.merchant)):
         await submit(store.batches, IDS[:70], 70, target=other)
     assert await known(store, []) == Known(0, 0, 10, 40)

@@ -77,6 +77,29 @@ async def test_asked_twice_it_is_the_same_batch(store: Store) -> None:
     assert (first.known_by, second.known_by) == (None, "file")
 
 
+async def test_asked_twice_at_once_it_is_the_same_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = await ended(store, {"a": Reason.NO_CONNECTION})
+    first = await asked(store, old)
+
+    async def not_yet(_: object) -> None:
+        """What the other one heard a moment before."""
+
+    monkeypatch.setattr(store.batches, "known", not_yet)
+    assert await asked(store, old) == Accepted(first.batch_id, "file")
+
+
+async def test_the_trail_says_of_which_batch_it_is_a_retry(store: Store) -> None:
+    old = await ended(store, {"a": Reason.NO_CONNECTION})
+    made = await retried(store, old)
+    (submitted,) = [entry async for entry in store.audit.entries(made.id)]
+    assert submitted.detail["retry_of"] == old.id
+
+
+async def test_a_retry_has_the_brakes_of_now_not_those_of_the_earlier_batch(store: Store) -> None:
+    made = await retried(store, await ended(store, {"a": Reason.NO_CONNECTION}))
+    assert made.description.brakes == Brakes()
+
+
 async def test_a_retry_is_a_submission_of_its_own_that_needs_an_approval_of_its_own(store: Store) -> None:
     old = await ended(store, {"a": Reason.NO_CONNECTION, "b": Reason.NO_CONNECTION})
     old = replace(old, description=replace(old.description, submitted_by="anna"))

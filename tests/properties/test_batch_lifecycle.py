@@ -158,18 +158,19 @@ class Lifecycle(RuleBasedStateMachine):
     def submit_one(self, rows: int) -> None:
         self._submit(rows, {})
 
-    @rule(rows=st.integers(1, 5), known=st.integers(0, 4))
+    @rule(rows=st.integers(1, 5), known=st.integers(0, 4), waits=st.booleans())
     @precondition(lambda self: len(self._models) == 1)
-    def submit_another(self, rows: int, known: int) -> None:
-        """With an ID that is not valid, perhaps the only one."""
-        self._submit(rows, {known: INVALID} if known < rows else {})
+    def submit_another(self, rows: int, known: int, waits: bool) -> None:
+        """With an ID that is not valid, perhaps the only one; and perhaps it waits for an approval."""
+        self._submit(rows, {known: INVALID} if known < rows else {}, waits)
 
-    def _submit(self, rows: int, known: Mapping[int, Result]) -> None:
+    def _submit(self, rows: int, known: Mapping[int, Result], waits: bool = False) -> None:
         ids = [f"c{number}" for number in range(rows)]
-        accepted = self._run(submit(self._store.batches, ids, SIZE, known))
+        accepted = self._run(submit(self._store.batches, ids, SIZE, known, needs_approval=waits))
         model = Model(accepted.batch_id, [Reason.INVALID_ID if number in known else None for number in range(rows)])
         model.due = set(model.unfinished)
-        model.standing = Standing.RUNNING if model.unfinished else Standing.COMPLETED
+        begins = Standing.AWAITING_APPROVAL if waits else Standing.RUNNING
+        model.standing = begins if model.unfinished else Standing.COMPLETED
         self._models.append(model)
 
     # Workers
@@ -306,11 +307,13 @@ class Lifecycle(RuleBasedStateMachine):
         answers = [self._run(self._store.batches.move(model.id, source, to, reason)) for source in sources]
         return any(moved for moved, _ in answers)
 
-    @rule(batch=PICK, act=st.sampled_from(["pause", "resume", "open", "close", "resume", "close"]))
+    @rule(batch=PICK, act=st.sampled_from(["approve", "pause", "resume", "open", "close", "resume", "close"]))
     def operate(self, batch: int, act: str) -> None:
         """One rule for all of it, so that there is more work than orders."""
         model = self._batch(batch)
         match act:
+            case "approve":
+                self._approve(model)
             case "pause":
                 self._pause(model)
             case "resume":
@@ -324,6 +327,12 @@ class Lifecycle(RuleBasedStateMachine):
                 if model.standing is Standing.WAITING:
                     model.standing = Standing.RUNNING
                     model.make_due()
+
+    def _approve(self, model: Model) -> None:
+        moved = self._move(model, [BatchState.AWAITING_APPROVAL], BatchState.RUNNING)
+        assert moved is (model.standing is Standing.AWAITING_APPROVAL)
+        if moved:
+            model.standing = Standing.RUNNING
 
     def _pause(self, model: Model) -> None:
         moved = self._move(model, [BatchState.RUNNING], BatchState.PAUSED, StateReason.OPERATOR)
@@ -343,8 +352,9 @@ class Lifecycle(RuleBasedStateMachine):
     def cancel(self, batch: int) -> None:
         """Not too soon, since little happens afterwards."""
         model = self._batch(batch)
-        moved = self._move(model, [BatchState.RUNNING, BatchState.PAUSED], BatchState.CANCELLED)
-        assert moved is (model.standing in (*GOING_ON, Standing.PAUSED))
+        sources = [BatchState.RUNNING, BatchState.PAUSED, BatchState.AWAITING_APPROVAL]
+        moved = self._move(model, sources, BatchState.CANCELLED)
+        assert moved is (model.standing in (*GOING_ON, Standing.PAUSED, Standing.AWAITING_APPROVAL))
         if moved:
             model.standing = Standing.CANCELLED
             model.make_due()

@@ -21,6 +21,7 @@ def test_the_same_file_for_the_same_customers_has_the_same_plan_anywhere() -> No
         plan_id(SHA, Target(Environment.PRODUCTION, "m2"), "customer_id"),
         plan_id(SHA, TARGET, "parent_id"),
         plan_id(SHA, Target(Environment.PRODUCTION, "m1\0customer_id"), ""),
+        plan_id(SHA, Target(Environment.PRODUCTION, "m1c"), "ustomer_id"),
     ],
 )
 def test_another_file_merchant_environment_or_column_has_another_plan(other: str) -> None:
