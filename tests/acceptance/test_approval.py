@@ -251,7 +251,15 @@ def test_once_there_are_tokens_nobody_acts_without_one(
     assert is_refused(site("token", "add", "anna", "--role", "viewer"), "first token", "admin")
 
     people = People(site)
-    looks = (["status", batch], ["watch", batch], ["batches"], ["report", batch], ["audit"], ["hold", "list"])
+    looks = (
+        ["status", batch],
+        ["watch", batch],
+        ["batches"],
+        ["report", batch],
+        ["audit"],
+        ["hold", "list"],
+        ["plan", name],
+    )
     for command in (*looks, ["cancel", batch]):
         assert is_refused(people(*command), "--as NAME", "EXPUNGE_TOKEN")
     assert is_refused(people("status", "customer_1"), "--as NAME")
@@ -264,10 +272,19 @@ def test_once_there_are_tokens_nobody_acts_without_one(
     assert is_refused(people("pause", batch, by="anna"), "somebody without a name")
     assert people("pause", batch, by="ada").returncode == 0
 
-    token_id = people.tokens["vera"].split("_")[1]
+    token = people.tokens["vera"]
+    token_id = token.split("_")[1]
     assert token_id in people("token", "list", by="ada").stdout
-    assert people("token", "revoke", token_id, by="ada").returncode == 0
+    assert people("token", "revoke", token, by="ada").returncode == 0, "who has but the token may give that"
+    again = people("token", "revoke", token, by="ada")
+    assert again.returncode == 2
+    assert token_id in again.stderr
+    assert token[-43:] not in again.stderr
+    nonsense = people("token", "revoke", token[:-1], by="ada")
+    assert (nonsense.returncode, token[-20:-1] in nonsense.stderr) == (2, False)
     assert is_refused(people("status", batch, by="vera"), "revoked")
+    noted = json.loads(people("audit", "--json", by="ada").stdout)["entries"][-1]
+    assert (noted["deed"], noted["detail"]["claimed"], noted["batch"]) == ("refused", "vera", batch)
     assert len(upstream.log) == 0
 
 
@@ -305,6 +322,9 @@ def test_refusals_of_every_guard_are_in_the_trail(site: Expunge, make_ids: MakeI
     ]
     assert [entry["detail"].get("claimed") for entry in refusals[-2:]] == ["ada", None]
     assert {entry["actor"] for entry in refusals} == {None}
+    assert [entry["batch"] for entry in refusals] == [None, None, batch, batch, None, None]
+    assert {entry["detail"]["environment"] for entry in refusals[:3]} == {"production"}
+    assert {entry["detail"]["merchant"] for entry in refusals} == {"m1"}
 
 
 def test_no_token_is_in_what_is_stored_logged_or_shown(site: Expunge, make_ids: MakeIds, tmp_path: Path) -> None:

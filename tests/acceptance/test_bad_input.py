@@ -49,6 +49,9 @@ CASES = {
     "report into a device": Case(("run", "in.csv", "--simulate", "--out", "/dev/stdin"), 2, ("no ordinary file",)),
     "sandbox, wrong number": Case(("run", "in.csv", "--confirm", "7"), 4, ("2 records",), environment=UPSTREAM),
     "report over the input": Case(("run", "in.csv", "--simulate", "--out", "./in.csv"), 2, ("--out", "is the input")),
+    "no role": Case(("token", "add", "ada"), 2, ("--role", "viewer, submitter, approver, admin", "--help")),
+    "trail of no batch": Case(("audit", "--batch", "nope"), 2, ("'nope'", "expunge batches")),
+    "short checksum": Case(("approve", "6h0sgvnab11e7", "--sha256", "abc"), 2, ("--sha256", "64 hex digits")),
     "unknown option": Case(("run", "in.csv", "--fast"), 2, ("--fast",)),
     "no Redis": Case(
         ("submit", "in.csv"), 2, ("127.0.0.1:9", "EXPUNGE_REDIS_URL"), environment=UPSTREAM | NO_REDIS

@@ -20,9 +20,9 @@ def test_production_sends_nothing_but_what_was_confirmed(expunge: Expunge, make_
         other = json.loads(expunge("plan", name, "--json", "--merchant", "m2").stdout)
         allowed = f"--confirm 20 or --confirm {planned['plan']}"
         expected = {
-            (): (4, f"production: nothing was sent; to delete 20 customers, add {allowed}"),
-            ("--confirm", "19"): (4, "'19' was confirmed, but there are 20 records"),
-            ("--confirm", "19", "--environment", "sandbox"): (4, "'19' was confirmed, but there are 20 records"),
+            (): (4, f"production: nothing was sent; to delete 20 customers, look at the plan, then add {allowed}"),
+            ("--confirm", "19"): (4, "19 was confirmed, but there are 20 records"),
+            ("--confirm", "19", "--environment", "sandbox"): (4, "19 was confirmed, but there are 20 records"),
             ("--confirm", sandbox["plan"]): (4, allowed),
             ("--confirm", other["plan"]): (4, allowed),
             ("--confirm", "yes"): (2, "neither a number of records nor a plan's ID"),
@@ -36,7 +36,7 @@ def test_production_sends_nothing_but_what_was_confirmed(expunge: Expunge, make_
             file.write("customer_slipped_in\n")
         changed = expunge("run", name, "--confirm", planned["plan"])
         assert (changed.returncode, changed.stderr.count("\n")) == (4, 1), changed.stderr
-        assert "there are 21 records" in changed.stderr
+        assert ", 21 records; look at" in changed.stderr
         assert upstream.log == []
         assert not (expunge.folder / ".expunge").exists()
 

@@ -11,7 +11,7 @@ from worker.simulator import Scenario, SimulatorThread
 
 
 @pytest.mark.parametrize("command", ["run", "submit"])
-@pytest.mark.parametrize(("due", "said"), [("2020-01-31", "is in the past"), ("soon", "write a day")])
+@pytest.mark.parametrize(("due", "said"), [("2020-01-31", "is not after now"), ("soon", "write a day")])
 def test_a_deadline_that_is_past_or_none_is_refused_in_one_line(
     expunge: Expunge, make_ids: MakeIds, redis_server: str, command: str, due: str, said: str
 ) -> None:

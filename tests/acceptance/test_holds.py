@@ -65,6 +65,9 @@ def test_who_is_on_hold_when_a_file_is_run_is_planned_as_such_and_not_sent(expun
         expunge.environment["EXPUNGE_UPSTREAM_URL"] = upstream.url
         held = expunge("hold", "add", ids[7], "--ground", GROUND, "--until", "2999-12-31")
         assert held.returncode == 0, held.stderr
+        elsewhere = expunge("hold", "list", "--environment", "production")
+        for said in (held.stderr, elsewhere.stderr):
+            assert f"on hold for merchant 'm1' in {'sandbox' if said is held.stderr else 'production'}" in said
         ended = expunge("run", expunge.csv(ids), "--json")
         assert ended.returncode == 3, ended.stderr
         assert json.loads(ended.stdout)["reasons"] == {"confirmed": 29, "on_hold": 1}
@@ -113,7 +116,7 @@ def test_bad_input_of_holds_is_one_line_and_changes_nothing(expunge: Expunge) ->
     expected = {
         ("add", "c9"): (2, "--ground"),
         ("add", "c9", "--ground", " "): (2, "a hold needs a ground"),
-        ("add", "c9", "--ground", "x", "--until", "2020-02-29"): (2, "in the past"),
+        ("add", "c9", "--ground", "x", "--until", "2020-02-29"): (2, "is not after now"),
         ("add", "c9", "--ground", "x", "--until", "soon"): (2, "--until: 'soon': write a day (2026-12-24)"),
         ("add", "--ground", "x"): (2, "name one customer's ID, or a file"),
         ("add", "c9", "--file", "three.csv", "--ground", "x"): (2, "name one customer's ID, or a file"),

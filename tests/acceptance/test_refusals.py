@@ -43,7 +43,7 @@ def test_what_is_refused_is_not_sent(site: tuple[Expunge, SimulatorThread], make
     assert is_refused(expunge, "submit", larger, "--reference", "march", saying="use another reference")
     assert is_refused(expunge, "run", larger, "--reference", "march", saying="use another reference")
     assert is_refused(expunge, "resume", batch, saying="is completed")
-    assert is_refused(expunge, "resume", batch, "--despite", "failure_threshold", saying="is not paused by")
+    assert is_refused(expunge, "resume", batch, "--despite", "failure_threshold", saying="is completed")
     assert is_refused(expunge, "cancel", batch, saying="is completed")
 
     time.sleep(6)  # a round of the reconciler

@@ -201,12 +201,13 @@ async def test_the_trail_is_read_of_one_batch_or_whole_in_its_order_however_long
 
 
 async def test_a_refusal_is_noted_with_its_guard(store: Store) -> None:
-    await store.audit.refused(Guard.ROLE, Act.CANCEL, actor="anna", claimed=None, batch_id=None)
-    await store.audit.refused(Guard.IDENTITY, Act.LOOK, actor=None, claimed="anna", batch_id=None)
+    await store.audit.refused(Guard.ROLE, Act.CANCEL, TARGET, actor="anna", claimed=None, batch_id=None)
+    await store.audit.refused(Guard.IDENTITY, Act.LOOK, TARGET, actor=None, claimed="anna", batch_id=None)
     first, second = await trail(store)
-    assert (first.actor, first.deed, first.detail) == ("anna", Deed.REFUSED, {"act": "cancel", "guard": "role"})
+    of = {"environment": "sandbox", "merchant": "m1"}
+    assert (first.actor, first.deed, first.detail) == ("anna", Deed.REFUSED, {"act": "cancel", "guard": "role"} | of)
     assert (second.actor, second.batch_id) == (None, None)
-    assert second.detail == {"act": "look", "guard": "identity", "claimed": "anna"}
+    assert second.detail == {"act": "look", "guard": "identity", "claimed": "anna"} | of
 
 
 async def test_what_is_too_old_goes_with_the_next_entry(store: Store) -> None:
@@ -261,7 +262,7 @@ async def test_a_token_with_the_id_of_another_is_not_it(store: Store) -> None:
 async def test_neither_token_nor_what_it_could_be_made_of_rests_in_redis(store: Store) -> None:
     text = new_token()
     await store.tokens.add(text, "ada", Role.ADMIN, None)
-    assert set(await all_keys(store.redis)) - {keys.DIGEST_KEY} == {keys.AUDIT, keys.TOKENS}
+    assert set(await all_keys(store.redis)) - {keys.DIGEST_KEY} == {keys.AUDIT, keys.TOKENS, keys.NAMES}
     stored = repr([await store.redis.hgetall(keys.TOKENS), await store.redis.xrange(keys.AUDIT)])
     assert digest_of(text) in stored
     assert text not in stored

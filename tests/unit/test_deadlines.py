@@ -32,9 +32,17 @@ def test_a_moment_is_the_last_of_a_day_a_time_or_the_end_of_a_span(text: str, mo
     assert parse_moment(text, NOW).isoformat() == moment
 
 
-@pytest.mark.parametrize("text", ["2026-01-30", "2026-01-31T12:30:00Z", "2026-01-31T13:00:00+01:00", "1999-12-31"])
+@pytest.mark.parametrize(
+    "text", ["2026-01-30", "2026-01-31T12:30:00Z", "2026-01-31T13:00:00+01:00", "1999-12-31", "+0d"]
+)
 def test_a_moment_in_the_past_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^is in the past$"):
+    with pytest.raises(ValueError, match=r"^is not after now, 2026-01-31T12:30:00Z$"):
+        parse_moment(text, NOW)
+
+
+@pytest.mark.parametrize("text", ["+9999999d", "+999999999d", "+100000month", "9999-12-31T23:59:59-12:00"])
+def test_a_moment_beyond_the_calendar_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^is too far away"):
         parse_moment(text, NOW)
 
 
@@ -44,17 +52,14 @@ def test_a_moment_in_the_past_is_refused(text: str) -> None:
         "",
         "soon",
         "30d",
-        "+0d",
         "-1d",
         "+1year",
-        "+99999d",
         "20261224",
         "2026-W52-4",
         "2026-13-01",
         "2026-02-30",
         "24.12.2026",
         "2026-12-24T18:00:00",  # of which zone?
-        "9999-12-31T23:59:59-12:00",
         "0000-01-01",
     ],
 )

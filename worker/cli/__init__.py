@@ -117,7 +117,8 @@ def _exit_code() -> int:
         return error.exit_code
     except typer.TyperException as error:  # a command line that cannot be understood
         message = error.format_message()
-        _say(message if "\n" in message else f"expunge: {message} (see expunge --help)")  # a bare `expunge`: its help
+        is_help = message.startswith("Usage:")  # of a bare `expunge`
+        _say(message if is_help else f"expunge: {' '.join(message.split())} (see expunge --help)")
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 130

@@ -52,16 +52,23 @@ class Caller:
                 suppress(ExpungeError, TimeoutError),
                 session.running_redis(self.settings, simulate=self.simulate) as reachable,
             ):
-                asyncio.run(self._note(reachable, refusal.guard))
+                asyncio.run(self._note(reachable, refusal))
             raise
 
-    async def _note(self, reachable: Settings, guard: Guard) -> None:
+    async def _note(self, reachable: Settings, refusal: RefusedError) -> None:
         async with asyncio.timeout(_PATIENCE), session.opened_store(reachable) as store:
             person, claimed = await self._shown(store.tokens), None
-            if person is None and any(token.name == self.name for token in await store.tokens.all()):
+            if person is None and self.name and await store.tokens.had(self.name):
                 claimed = self.name
             await note_refusal(
-                store.audit, store.batches, guard, self.act, person=person, claimed=claimed, batch_id=self.batch_id
+                store.audit,
+                store.batches,
+                refusal,
+                self.act,
+                self.settings.target,
+                person=person,
+                claimed=claimed,
+                batch_id=self.batch_id,
             )
 
     async def _identified(self, tokens: Tokens) -> Person | None:

@@ -9,6 +9,8 @@ from worker.cli import session
 from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.audit import Entry
+from worker.domain.batch_ids import is_batch_id
+from worker.domain.errors import UsageError
 from worker.domain.people import Act
 from worker.reports.as_json import entry_json
 from worker.reports.columns import rfc3339
@@ -21,6 +23,8 @@ def audit(
     json: session.Json = False,
 ) -> None:
     """Show who did what to which batch, and what was refused; the newest last."""
+    if batch_id is not None and not is_batch_id(batch_id):
+        raise UsageError(f"'{batch_id}' is no batch's ID; `expunge batches` lists them, and the trail keeps older ones")
     caller = Caller(load_settings(), me, Act.LOOK, batch_id)
     with caller.audited(), session.running_redis(caller.settings) as reachable:
 
@@ -38,4 +42,4 @@ def audit(
         who, batch = entry.actor or "-", entry.batch_id or "-"
         typer.echo(f"{rfc3339(entry.at)}  {who:<16}  {entry.deed:<13}  {batch:<13}  {detail}".rstrip())
     if not entries:
-        say("nothing is noted yet")
+        say(f"nothing is noted of batch {batch_id}" if batch_id else "nothing is noted yet")

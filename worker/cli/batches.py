@@ -1,6 +1,7 @@
 """``expunge status``, ``watch``, ``batches``, ``approve``, ``pause``, ``resume`` and ``cancel``: how batches stand."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Coroutine
 from typing import Annotated
@@ -23,7 +24,7 @@ from worker.cli.output import (
 from worker.domain.batches import Batch, BatchState
 from worker.domain.brakes import Despite
 from worker.domain.deadlines import expected_end, is_on_time
-from worker.domain.errors import Guard, RefusedError
+from worker.domain.errors import Guard, RefusedError, UsageError
 from worker.domain.people import Act
 from worker.pipeline import control
 from worker.pipeline.admission import FIRST_TOKEN
@@ -190,6 +191,8 @@ def approve(
     me: session.As = None,
 ) -> None:
     """Let a batch run that somebody else submitted, and that waits for this."""
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise UsageError("--sha256: must be 64 hex digits, as `sha256sum FILE` prints them")
 
     async def act(store: Store, batch: Batch, name: str | None) -> None:
         if name is None:

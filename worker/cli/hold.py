@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
@@ -74,8 +74,8 @@ def add(
         if isinstance(placed, Overlaps):
             raise _overlapping(placed, customers)
     if json:
-        emit({"on_hold": len(customers.ids), "changed": placed})
-    say(f"{len(customers.ids):,} on hold {_standing(term)}; {placed:,} of these new or changed")
+        emit(_of(settings) | {"on_hold": len(customers.ids), "changed": placed})
+    say(f"{len(customers.ids):,} on hold {_where(settings)}, {_standing(term)}; {placed:,} of these new or changed")
 
 
 async def _add(caller: Caller, reachable: Settings, ids: Sequence[str], term: Term, replace: bool) -> int | Overlaps:
@@ -113,11 +113,17 @@ def remove(
         found, batch = asyncio.run(_remove(caller, reachable, customers, resubmit, confirm))
     if json:
         records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
-        emit({"released": len(customers.ids), "held_back": records, "resubmitted": batch.id if batch else None})
+        emit(
+            _of(settings)
+            | {"released": len(customers.ids), "held_back": records, "resubmitted": batch.id if batch else None}
+        )
     else:
         for each in found:
             typer.echo(f"{each.batch_id}  {each.row:>9}  {each.customer_id}")
-    say(f"{len(customers.ids):,} released; {len(found):,} records of ended batches had been held back")
+    say(
+        f"{len(customers.ids):,} released {_where(settings)}; "
+        f"{len(found):,} records of ended batches had been held back"
+    )
     if batch:
         say(f"batch {batch.id}: {batch.description.rows:,} customers resubmitted")
 
@@ -182,12 +188,11 @@ def list_(
     with caller.audited(), session.running_redis(settings) as reachable:
         found = asyncio.run(read())
     if json:
-        emit({"holds": [hold_json(each) for each in found]})
+        emit(_of(settings) | {"holds": [hold_json(each) for each in found]})
         return
     for each in found:
         typer.echo(f"{rfc3339(each.since)}  {_until(each.term):<26}  {each.customer_id}  {each.term.ground}")
-    if not found:
-        say("nobody is on hold")
+    say(f"{len(found):,} on hold {_where(settings)}")
 
 
 SUBCOMMANDS = {"add": add, "remove": remove, "list": list_}
@@ -228,6 +233,15 @@ def _refuse_unknown(positions: Sequence[int], customers: _Customers) -> None:
         raise UsageError(
             f"not on hold: {_some([customers.places[at] for at in positions], len(positions))}; nobody was released"
         )
+
+
+def _of(settings: Settings) -> dict[str, Any]:
+    return {"environment": settings.environment.value, "merchant": settings.merchant_id}
+
+
+def _where(settings: Settings) -> str:
+    """Holds of one merchant and environment do not count in another, and nobody shall think so."""
+    return f"for merchant '{settings.merchant_id}' in {settings.environment}"
 
 
 def _standing(term: Term) -> str:

@@ -10,6 +10,7 @@ from worker.cli import session
 from worker.cli.admission import Caller
 from worker.cli.output import duration, emit, say
 from worker.domain.batches import Description
+from worker.domain.people import Act
 from worker.embedded import has_data
 from worker.intake.csv_file import CsvFile, Inspection
 from worker.pipeline.admission import signed
@@ -24,12 +25,15 @@ def plan(
     environment: session.EnvironmentOption = None,
     merchant: session.Merchant = None,
     rate: session.Rate = None,
+    me: session.As = None,
     json: session.Json = False,
 ) -> None:
     """Check a file and say what a run of it would do. Sends nothing."""
     settings = load_settings(environment=environment, merchant_id=merchant, rate_limit=rate)
     with session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        result = plan_json(csv_file.inspect(), settings.target, settings.rate_limit, _known(csv_file, settings))
+        result = plan_json(
+            csv_file.inspect(), settings.target, settings.rate_limit, _known(csv_file, Caller(settings, me, Act.LOOK))
+        )
     if json:
         emit(result)
         return
@@ -42,17 +46,19 @@ def plan(
         typer.echo(f"  and {result['invalid'] - len(result['invalid_lines']):,} more")
 
 
-def _known(csv_file: CsvFile, settings: Settings) -> Known | None:
+def _known(csv_file: CsvFile, caller: Caller) -> Known | None:
     """``None`` where there is no store to ask."""
+    settings = caller.settings
     home = session.embedded_home(settings, simulate=False)
     if home is not None and not has_data(home):
         return None
-    with session.running_redis(settings) as reachable:
-        return asyncio.run(_ask(csv_file, reachable))
+    with caller.audited(), session.running_redis(settings) as reachable:
+        return asyncio.run(_ask(csv_file, caller, reachable))
 
 
-async def _ask(csv_file: CsvFile, settings: Settings) -> Known:
+async def _ask(csv_file: CsvFile, caller: Caller, settings: Settings) -> Known:
     async with session.opened_store(settings) as store:
+        await caller.admitted(store)  # it tells who is on hold, and who was deleted
         return await look_into(csv_file, store.batches, store.holds, store.ledger, settings.target, time.time())
 
 

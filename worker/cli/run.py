@@ -213,24 +213,29 @@ class _Run:
                 f"this file is done already: batch {batch.id} ({batch.state.value}); its report: "
                 f"expunge report {batch.id} --out {shlex.quote(self._report_path)}; --again runs it once more",
                 Guard.REPEAT,
+                batch.id,
             )
         return await self._continue(store, batch)
 
     async def _continue(self, store: Store, batch: Batch) -> Batch:
         if batch.state is BatchState.AWAITING_APPROVAL:
-            raise RefusedError(f"batch {batch.id} is {state_of(batch)}: {awaits(batch)}", Guard.APPROVAL)
+            raise RefusedError(f"batch {batch.id} is {state_of(batch)}: {awaits(batch)}", Guard.APPROVAL, batch.id)
         if batch.description.target != self._description.target:
             theirs, ours = batch.description.target.upstream, self._description.target.upstream
             raise RefusedError(
                 f"batch {batch.id} of this file is for upstream {theirs}, and what is set now is {ours}; set "
-                f"EXPUNGE_UPSTREAM_URL and EXPUNGE_UPSTREAM_PATH as they were, or expunge cancel {batch.id} and --again"
+                f"EXPUNGE_UPSTREAM_URL and EXPUNGE_UPSTREAM_PATH as they were; or cancel it, and --again",
+                Guard.RULE,
+                batch.id,
             )
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:
             name = await replace(self._caller, act=Act.RESUME).admitted(store, batch)
             await control.resume(store.batches, store.feeder, batch.id, name)
         elif not batch.goes_on:
             why, guard = (f": {batch.tripped}", Guard.BRAKE) if batch.tripped else ("", Guard.STATE)
-            raise RefusedError(f"batch {batch.id} is {state_of(batch)}{why}; to go on: {self._resume(batch)}", guard)
+            raise RefusedError(
+                f"batch {batch.id} is {state_of(batch)}{why}; to go on: {self._resume(batch)}", guard, batch.id
+            )
         say(f"batch {batch.id}: going on after {batch.tally.done:,} of {batch.tally.total:,} records")
         return await session.found(store, batch.id)
 

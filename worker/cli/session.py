@@ -139,7 +139,9 @@ def no_worker(target: Target, settings: Settings) -> str:
     missing = f"no worker is running for {shown_target(target)}"
     if target == settings.target:
         return f"{missing}: start `expunge worker`"
-    return f"{missing}, and here is set {shown_target(settings.target)}: start `expunge worker` with the batch's"
+    return (
+        f"{missing}, and here is set {shown_target(settings.target)}: start `expunge worker` with what the batch needs"
+    )
 
 
 def shown_target(target: Target) -> str:
@@ -190,7 +192,11 @@ def guard_production(description: Description, confirm: str | None) -> None:
     if confirm is not None or target.environment is not Environment.PRODUCTION:
         return
     say(f"This deletes {rows:,} customers of merchant '{target.merchant}' in production. It cannot be undone.")
-    typed = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
+    try:
+        typed = typer.prompt("Type the number of records to go on", err=True, default="", show_default=False)
+    except typer.Abort:
+        say("\nnothing was sent")
+        raise
     if typed.strip() != str(rows):
         raise RefusedError(
             f"production: nothing was sent; there are {rows:,} records, which is not what was typed", Guard.CONFIRMATION

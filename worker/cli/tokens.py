@@ -11,7 +11,7 @@ from worker.cli import session
 from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.errors import Guard, RefusedError, UsageError
-from worker.domain.people import Act, Role, Token, is_name, make_token
+from worker.domain.people import Act, Role, Token, id_of, is_name, make_token
 from worker.pipeline.admission import FIRST_TOKEN
 from worker.reports.columns import rfc3339
 from worker.settings import load_settings
@@ -69,11 +69,13 @@ def revoke(
 ) -> None:
     """Revoke a token: from now on it is refused."""
 
+    named = id_of(token_id) or token_id  # who has a token only as a whole may give that
+
     async def act(tokens: Tokens, by: str | None) -> None:
-        await tokens.revoke(token_id, by or "")
+        await tokens.revoke(named, by or "")
 
     _with_tokens(me, act)
-    say(f"token {token_id} is revoked")
+    say(f"token {named} is revoked")
 
 
 SUBCOMMANDS = {"add": add, "list": list_, "revoke": revoke}

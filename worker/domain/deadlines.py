@@ -10,7 +10,7 @@ from worker.domain.brakes import BAD, WELL
 _FORM = "write a day (2026-12-24), a time (2026-12-24T18:00:00+01:00), or a span from now (+30d, +1month)"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})")
-_SPAN = re.compile(r"\+([1-9]\d{0,3})(d|months?)")
+_SPAN = re.compile(r"\+(\d{1,9})(d|months?)")
 _LAST = time(23, 59, 59, 999_000, tzinfo=UTC)  # holds are kept to the millisecond
 _FAR = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
 
@@ -19,10 +19,12 @@ def parse_moment(text: str, now: datetime) -> datetime:
     """Read a moment; of a day, its last in UTC. Raises ``ValueError`` if it is none, or is not after ``now``."""
     try:
         moment = _read(text.strip(), now).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except OverflowError:
+        raise ValueError(f"is too far away: the last day is {date.max}") from None
+    except ValueError:
         raise ValueError(_FORM) from None
     if moment <= now:
-        raise ValueError("is in the past")
+        raise ValueError(f"is not after now, {now:%Y-%m-%dT%H:%M:%SZ}")
     return moment
 
 
@@ -46,6 +48,8 @@ def months_after(day: date, months: int = 1) -> date:
     """
     years, month = divmod(day.month - 1 + months, 12)
     year = day.year + years
+    if year > date.max.year:
+        raise OverflowError(year)
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
 
 

@@ -68,9 +68,11 @@ class RefusedError(ExpungeError):
 
     exit_code = 4
 
-    def __init__(self, message: str, guard: Guard = Guard.RULE) -> None:
+    def __init__(self, message: str, guard: Guard = Guard.RULE, batch_id: str | None = None) -> None:
         super().__init__(message)
         self.guard = guard
+        self.batch_id = batch_id
+        """The batch that it concerns, where the command named none."""
 
 
 class StoreError(ExpungeError):

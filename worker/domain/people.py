@@ -13,7 +13,8 @@ from worker.domain.errors import Guard, RefusedError
 WORKER = "worker"
 """Stands for what a batch does by itself; nobody can have this name."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
-_TOKEN = re.compile(r"expunge_(?P<id>[0-9a-f]{8})_[A-Za-z0-9_-]{43}")
+_ID = re.compile(r"[0-9a-f]{8}")
+_TOKEN = re.compile(rf"expunge_(?P<id>{_ID.pattern})_[A-Za-z0-9_-]{{43}}")
 
 
 class Role(StrEnum):
@@ -112,6 +113,11 @@ def id_of(text: str) -> str | None:
     """What names a token, or ``None`` if the text is none."""
     match = _TOKEN.fullmatch(text)
     return match["id"] if match else None
+
+
+def is_id(text: str) -> bool:
+    """Whether this can name a token."""
+    return _ID.fullmatch(text) is not None
 
 
 def digest_of(text: str) -> str:

@@ -17,10 +17,15 @@ def plan_id(sha256: str, target: Target, id_column: str) -> str:
     return f"plan-{hashlib.sha256(bound.encode()).hexdigest()[:16]}"
 
 
+def is_plan_id(text: str) -> bool:
+    """Whether it has the form of a plan's ID."""
+    return _ID.fullmatch(text) is not None
+
+
 def confirms(text: str, records: int, plan: str) -> bool:
     """Whether a number of records, or the ID of a plan, is this one; raises ``ValueError`` when it is neither."""
     word = text.strip()
-    if _ID.fullmatch(word):
+    if is_plan_id(word):
         return word == plan
     if word.isascii() and word.isdigit():
         return int(word) == records

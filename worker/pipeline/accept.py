@@ -92,6 +92,7 @@ async def _refuse_other_content(batches: Batches, batch_id: str, description: De
             f"the reference '{description.reference}' names batch {batch_id}, which was made of another file; "
             "use another reference",
             Guard.REFERENCE,
+            batch_id,
         )
 
 

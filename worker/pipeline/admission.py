@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from worker.domain.batch_ids import is_batch_id
-from worker.domain.batches import Description
+from worker.domain.batches import Description, Target
 from worker.domain.errors import Guard, RefusedError
 from worker.domain.people import Act, Person
 from worker.store.audit import Audit
@@ -35,8 +35,9 @@ def signed(description: Description, name: str | None) -> Description:
 async def note_refusal(
     audit: Audit,
     batches: Batches,
-    guard: Guard,
+    refusal: RefusedError,
     act: Act,
+    target: Target,
     *,
     person: Person | None,
     claimed: str | None = None,
@@ -44,12 +45,14 @@ async def note_refusal(
 ) -> None:
     """Note in the audit trail what a guard refused; of a batch only if there is one of that ID.
 
-    What else was given as an ID may be a customer.
+    What else was given as an ID may be a customer. The ``target`` is what is set where it was asked.
     """
+    batch_id = refusal.batch_id or batch_id
     known = await batches.get(batch_id) if batch_id and is_batch_id(batch_id) else None
     await audit.refused(
-        guard,
+        refusal.guard,
         act,
+        target,
         actor=person.name if person else None,
         claimed=claimed,
         batch_id=known.id if known else None,

@@ -20,13 +20,19 @@ from worker.store.batches import Batches
 from worker.store.shards import NotClaimed, Shards
 
 _ASK_AGAIN = 0.5
+_ENDED = "it has ended: its report says how, and `expunge retry` sends again what may end otherwise"
 _NEXT = {
     BatchState.PLANNED: "it waits to be submitted",
     BatchState.AWAITING_APPROVAL: "it can be approved or cancelled",
     BatchState.RUNNING: "it can be paused or cancelled",
     BatchState.PAUSED: "it can be resumed or cancelled",
-    BatchState.COMPLETED: "it has ended",
-    BatchState.CANCELLED: "it has ended",
+    BatchState.COMPLETED: _ENDED,
+    BatchState.CANCELLED: _ENDED,
+}
+_GOES_ON = {
+    Despite.CANARY: "its share is looked at again when 100 are done",
+    Despite.FAILURE_THRESHOLD: "the rest is sent whatever its share",
+    Despite.MOSTLY_NOT_FOUND: "the rest is sent whatever its share",
 }
 
 
@@ -57,12 +63,16 @@ async def resume(
     batch = await batches.get(batch_id)
     if batch is not None and batch.tripped is not None:
         if despite not in batch.tripped.ways_on:
-            ways = " or ".join(f"--despite {way.value}" for way in batch.tripped.ways_on)
+            ways = " or ".join(f"--despite {way.value} ({_GOES_ON[way]})" for way in batch.tripped.ways_on)
             raise RefusedError(
                 f"batch {batch_id} is paused: {batch.tripped}; to go on all the same: {ways}", Guard.BRAKE
             )
-    elif despite is not None:
-        raise RefusedError(f"batch {batch_id} is not paused by {despite.value}", Guard.BRAKE)
+    elif despite is not None and batch is not None and batch.state is BatchState.PAUSED:
+        why = batch.state_reason.value if batch.state_reason else "something else"
+        raise RefusedError(
+            f"batch {batch_id} is paused by {why}, not by {despite.value}; to go on: expunge resume {batch_id}",
+            Guard.BRAKE,
+        )
     await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING, actor=actor, despite=despite)
     await _feed(feeder, batch_id)
 

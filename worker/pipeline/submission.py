@@ -8,7 +8,7 @@ from kombu.exceptions import OperationalError
 from worker.domain.batches import Batch, Description, Environment
 from worker.domain.deadlines import parse_moment
 from worker.domain.errors import Guard, RefusedError, StoreError, UsageError
-from worker.domain.plans import confirms, plan_id
+from worker.domain.plans import confirms, is_plan_id, plan_id
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept
 from worker.pipeline.reconcile import Feeder
@@ -46,18 +46,20 @@ def check_confirmation(description: Description, confirm: str | None, *, asked: 
     where, allowed = f"{target.environment.value}: nothing was sent", f"--confirm {rows} or --confirm {plan}"
     if confirm is None:
         if target.environment is Environment.PRODUCTION and not asked:
-            raise RefusedError(f"{where}; to delete {rows:,} customers, add {allowed}", Guard.CONFIRMATION)
+            raise RefusedError(
+                f"{where}; to delete {rows:,} customers, look at the plan, then add {allowed}", Guard.CONFIRMATION
+            )
         return
     try:
         fits = confirms(confirm, rows, plan)
     except ValueError as error:
         raise UsageError(f"--confirm: {error}") from None
     if not fits:
-        raise RefusedError(
-            f"{where}; '{confirm.strip()}' was confirmed, but there are {rows:,} records, and for this merchant "
-            f"and environment it is {plan}; if that is what shall be deleted: {allowed}",
-            Guard.CONFIRMATION,
-        )
+        word = confirm.strip()
+        wrong = f"{word} was confirmed, but there are {rows:,} records"
+        if is_plan_id(word):
+            wrong = f"{word} is of another file, merchant, environment or ID column: this is {plan}, {rows:,} records"
+        raise RefusedError(f"{where}; {wrong}; look at the plan, then {allowed}", Guard.CONFIRMATION)
 
 
 async def take_in(
@@ -88,4 +90,5 @@ def repeated(batch: Batch) -> RefusedError:
     return RefusedError(
         f"this file was submitted before: batch {batch.id} ({batch.state.value}); --again submits it once more",
         Guard.REPEAT,
+        batch.id,
     )

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from redis.asyncio import Redis
 
 from worker.domain.audit import Deed, Entry
+from worker.domain.batches import Target
 from worker.domain.errors import Guard
 from worker.domain.people import Act
 from worker.store import keys
@@ -21,13 +22,17 @@ class Audit:
         self._note = Script(redis, "note")
 
     async def refused(
-        self, guard: Guard, act: Act, *, actor: str | None, claimed: str | None, batch_id: str | None
+        self, guard: Guard, act: Act, target: Target, *, actor: str | None, claimed: str | None, batch_id: str | None
     ) -> None:
-        """Note a refusal; ``claimed`` is the name that was given by somebody who could not show that it is theirs."""
-        claim = ("claimed", claimed) if claimed else ()
-        await self._note(
-            keys=[], args=[actor or "", Deed.REFUSED, batch_id or "", "act", act.value, "guard", guard.value, *claim]
-        )
+        """Note a refusal; ``claimed`` is the name that was given by somebody who could not show that it is theirs.
+
+        The ``target`` is what was set for the command.
+        """
+        detail = ["act", act.value, "guard", guard.value]
+        detail += ["environment", target.environment.value, "merchant", target.merchant]
+        if claimed:
+            detail += ["claimed", claimed]
+        await self._note(keys=[], args=[actor or "", Deed.REFUSED, batch_id or "", *detail])
 
     async def entries(self, batch_id: str | None = None) -> AsyncIterator[Entry]:
         """The trail, oldest first; of one batch if asked."""

@@ -14,6 +14,8 @@ SESSION = "expunge:session:"
 """Followed by the digest of what a browser keeps: ID and digest of the token that it stands for."""
 REQUEST = "expunge:request:"
 """Followed by a digest of who asks and of their key: what became of a request to the HTTP API."""
+NAMES = "expunge:names"
+"""Set: everybody who has or had a token; an attempt with another name may have somebody's data in its place."""
 LEDGER = "expunge:ledger:"
 """Followed by period and bucket: hashes from ten bytes of a digest to batch and time."""
 

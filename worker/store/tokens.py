@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from worker.domain.errors import Guard, RefusedError, UsageError
-from worker.domain.people import Role, Token, digest_of, id_of
+from worker.domain.people import Role, Token, digest_of, id_of, is_id
 from worker.store import keys
 from worker.store.scripts import Script
 
@@ -19,6 +19,10 @@ class Tokens:
     async def exist(self) -> bool:
         """Whether anybody has one."""
         return bool(await self._redis.exists(keys.TOKENS))
+
+    async def had(self, name: str) -> bool:
+        """Whether somebody of this name has a token, or had one that was revoked."""
+        return bool(await self._redis.sismember(keys.NAMES, name))
 
     async def find(self, text: str) -> Token | None:
         """The token, if this is one that was added and not revoked."""
@@ -41,7 +45,7 @@ class Tokens:
     async def add(self, text: str, name: str, role: Role, actor: str | None) -> None:
         """Keep a token's digest. Raises ``RefusedError`` when ``actor`` has no name and it is not the first."""
         answer = await self._add(
-            keys=[keys.TOKENS], args=[id_of(text) or "", digest_of(text), name, role.value, actor or ""]
+            keys=[keys.TOKENS, keys.NAMES], args=[id_of(text) or "", digest_of(text), name, role.value, actor or ""]
         )
         if answer != b"ok":
             raise RefusedError("somebody made the first token meanwhile; ask an admin for yours", Guard.IDENTITY)
@@ -50,7 +54,8 @@ class Tokens:
         """Forget a token. Raises ``UsageError`` if there is none, ``RefusedError`` for an admin's last."""
         answer = await self._revoke(keys=[keys.TOKENS], args=[token_id, actor])
         if answer == b"gone":
-            raise UsageError(f"there is no token '{token_id}'; `expunge token list` has their IDs")
+            named = f"token '{token_id}'" if is_id(token_id) else "such token"  # else it may be a secret
+            raise UsageError(f"there is no {named}; `expunge token list` has the IDs: 8 digits and letters")
         if answer == b"last_admin":
             raise RefusedError(f"token {token_id} is the last of an admin; add another first", Guard.ROLE)
 

@@ -145,7 +145,13 @@ async def note(request: Request, refusal: RefusedError) -> None:
         return
     store = web_of(request).store
     await note_refusal(
-        store.audit, store.batches, refusal.guard, asked.act, person=asked.person, batch_id=asked.batch_id
+        store.audit,
+        store.batches,
+        refusal,
+        asked.act,
+        web_of(request).settings.target,
+        person=asked.person,
+        batch_id=asked.batch_id,
     )
 
 

@@ -151,7 +151,9 @@ async def retry(
 ) -> Response:
     """Make a new batch of the records that may end otherwise. Asked twice, it is the same batch."""
     settings, store = web.settings, web.store
-    described = retrying.describe(admitted.batch, settings.shard_size, settings.brakes(settings.environment), settings.approval)
+    described = retrying.describe(
+        admitted.batch, settings.shard_size, settings.brakes(settings.environment), settings.approval
+    )
     check_confirmation(described, confirm)
     description = signed(described, admitted.person.name)
     accepted = await retrying.retry(store.batches, store.holds, admitted.batch, description)
