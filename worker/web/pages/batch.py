@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from worker.domain.batches import Batch, BatchState
 from worker.domain.deadlines import expected_end
+from worker.domain.people import Act, Person
 from worker.reports.advice import why_paused
 from worker.web.access import LookingAt
 from worker.web.pages import views
@@ -31,7 +32,7 @@ async def show_batch(request: Request, admitted: LookingAt, web: TheWeb) -> Resp
         failed=",".join(views.FAILED),
         unprocessed=",".join(views.UNPROCESSED),
         despite=views.DESPITE,
-        **await shown(web, batch),
+        **await shown(web, person, batch),
     )
 
 
@@ -42,10 +43,10 @@ async def show_progress(
     """The part of the page that changes while the batch gets on; the whole page anew when its state changes."""
     person, batch = admitted
     headers = {"HX-Refresh": "true"} if seen not in ("", views.stage(batch)) else None
-    return page(request, "_live.html", person, headers=headers, **await shown(web, batch))
+    return page(request, "_live.html", person, headers=headers, **await shown(web, person, batch))
 
 
-async def shown(web: Web, batch: Batch) -> dict[str, Any]:
+async def shown(web: Web, person: Person, batch: Batch) -> dict[str, Any]:
     """What the live part shows."""
     now = time.time()
     expected = expected_end(batch, web.settings.rate_limit.sustained, now)
@@ -65,6 +66,7 @@ async def shown(web: Web, batch: Batch) -> dict[str, Any]:
         "left": expected - now if expected is not None and batch.ended_at is None else None,
         "on_time": views.punctuality(batch, expected),
         "why_paused": why_paused(batch) if batch.state is BatchState.PAUSED else "",
+        "brake_shown": batch.tripped is not None and views.may(person, Act.RESUME, batch),
         "no_worker": alone,
         "now": now,
     }

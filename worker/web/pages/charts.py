@@ -7,7 +7,7 @@ from worker.domain.batches import Batch
 from worker.store.finished import Finished
 from worker.web.pages.views import SENT, RateChart, rate_chart, sent_of
 
-_EVERY = 5.0  # seconds
+_EVERY = 3.0  # seconds
 _MOST = 200
 
 
@@ -21,7 +21,7 @@ class Charts:
     async def of(self, batch: Batch) -> RateChart | None:
         """How many records ended when; ``None`` while none has. A few seconds old unless the batch has ended."""
         until, chart = self._made.get(batch.id, (0.0, None))
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or (chart is None and sent_of(batch.tally)):
             self._made[batch.id] = (time.monotonic() + _EVERY, chart)  # others need not ask meanwhile
             ends = await self._finished.ends(batch, SENT)
             chart = rate_chart(ends.times, None if ends.every else sent_of(batch.tally))

@@ -30,7 +30,7 @@ WHO: Mapping[Actor, str] = {
     Actor.UPLOADER: "Whoever made the file",
     Actor.OPERATOR: "Whoever runs Expunge",
     Actor.UPSTREAM: "The provider of the payments API",
-    Actor.NOBODY: "Nobody: nothing is to be done",
+    Actor.NOBODY: "Nothing is to be done",
 }
 FAILED = (Outcome.REJECTED, Outcome.FAILED, Outcome.UNKNOWN)
 """What was sent and is not known to be gone."""
