@@ -57,7 +57,7 @@ async def add_holds(
         until=until.strip() or None,
         replace=replace,
     )
-    await api.add_holds(wanted, person, web)
+    await api.add_holds(person, wanted, web)
     return RedirectResponse("/holds", 303)
 
 
@@ -82,7 +82,7 @@ async def release(
     person: Releasing, web: TheWeb, customer_ids: Annotated[str, Form(max_length=200 * _AT_ONCE)]
 ) -> Response:
     """End the holds."""
-    await api.release_holds(api.Customers(customer_ids=_ids(customer_ids)), person, web)
+    await api.release_holds(person, api.Customers(customer_ids=_ids(customer_ids)), web)
     return RedirectResponse("/holds", 303)
 
 

@@ -15,7 +15,8 @@ WIDTH = 100.0
 """Of a drawing, in units of its own."""
 _THINNEST = 0.6
 _COLUMNS = 60
-_OFTEN, _SELDOM = 3, 15  # seconds
+OFTEN, SELDOM = 3, 15
+"""Seconds after which the page of a batch asks anew: of one that gets on by itself, and of one that waits."""
 
 LABELS: Mapping[Outcome, str] = {
     Outcome.DELETED: "deleted at the payments API",
@@ -145,7 +146,7 @@ def look_again(batch: Batch) -> int | None:
     """After how many seconds the page asks anew; ``None``: nothing changes any more."""
     if batch.ended_at is not None:
         return None
-    return _OFTEN if batch.goes_on else _SELDOM
+    return OFTEN if batch.goes_on else SELDOM
 
 
 class Row(NamedTuple):
