@@ -28,7 +28,8 @@ demo: install ## delete 1,200 customers of the built-in simulator and show the r
 	 if [ $$code -ne 3 ]; then echo "demo: expected exit 3 (some records are not deleted), got $$code" >&2; exit 1; fi
 
 test: install ## run every test; the acceptance tests mostly wait for processes, so four at a time
-	$(BIN)/python -m pytest --ignore tests/acceptance
+	$(BIN)/python -m pytest --ignore tests/acceptance --ignore tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
 	$(BIN)/python -m pytest -n 4 tests/acceptance
 
 check: install ## ruff, mypy strict, import-linter

@@ -6,17 +6,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 
 from tests.browser.site import Site
 
 CHROMIUM = shutil.which("chromium")
 PHONE = {"width": 390, "height": 844}
+_PATIENCE = 15_000  # milliseconds
 _ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 def launch(playwright: Playwright) -> Browser:
     """Debian's chromium."""
+    expect.set_options(timeout=_PATIENCE)
     return playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
 
 
@@ -25,7 +27,7 @@ def browsing(browser: Browser, site: Site, name: str | None, **options: Any) -> 
     """A page of somebody who is signed in, or of a stranger; whatever the browser complains of fails."""
     complaints: list[str] = []
     context = browser.new_context(base_url=site.url, **options)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(_PATIENCE)
     context.on("weberror", lambda error: complaints.append(str(error.error)))
     context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
     try:

@@ -35,7 +35,7 @@ async def test_what_another_sent_is_not_to_be_found(anna: Client, ada: Client) -
     assert (await ada.post(f"{address.partition('?')[0]}/submit", headers=PAGE)).status_code == 404
 
 
-async def test_a_file_is_gone_when_it_was_submitted_or_discarded(anna: Client, app: FastAPI) -> None:
+async def test_a_file_is_gone_when_it_was_submitted_or_discarded(anna: Client) -> None:
     submitted, discarded = await chosen(anna), await chosen(anna, b"customer_id\nc3\n")
     path = submitted.partition("?")[0]
     made = await anna.post(f"{path}/submit", data={"reference": "", "due": ""}, headers=PAGE)
@@ -126,7 +126,7 @@ async def test_a_page_in_work_is_asked_anew_when_its_state_changes(ada: Client, 
     batch = (await submit(web_store.batches, ["c1"])).batch_id
     same = await ada.get(f"/batches/{batch}/live?seen=running", headers=PAGE)
     assert "hx-refresh" not in same.headers
-    assert 'hx-trigger="every 3s"' in same.text
+    assert 'hx-trigger="every 5s"' in same.text
     await finish(web_store.shards, batch, 1)
     changed = await ada.get(f"/batches/{batch}/live?seen=running", headers=PAGE)
     assert changed.headers["hx-refresh"] == "true"

@@ -108,7 +108,7 @@ def error_page(request: Request, problem: Problem) -> Response:
         title=problem.kind.title,
         detail=problem.detail,
         hint=_HINTS.get(problem.kind, ""),
-        back="/new" if request.url.path.startswith("/new") else "",
+        choose=request.url.path.startswith("/new") and person is not None and person.role in MAY[Act.SUBMIT],
     )
 
 

@@ -15,7 +15,7 @@ WIDTH = 100.0
 """Of a drawing, in units of its own."""
 _THINNEST = 0.6
 _COLUMNS = 60
-OFTEN, SELDOM = 3, 15
+OFTEN, SELDOM = 5, 15
 """Seconds after which the page of a batch asks anew: of one that gets on by itself, and of one that waits."""
 
 LABELS: Mapping[Outcome, str] = {
