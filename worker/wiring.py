@@ -20,6 +20,7 @@ from worker.store import keys
 from worker.store.audit import Audit
 from worker.store.batches import Batches
 from worker.store.connection import open_redis
+from worker.store.finished import Finished
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.requests import Requests
@@ -52,6 +53,7 @@ class Store:
     sessions: Sessions
     audit: Audit
     requests: Requests
+    finished: Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             sessions=Sessions(redis, tokens),
             audit=Audit(redis),
             requests=Requests(redis),
+            finished=Finished(redis),
         )
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from worker.domain.batches import Batch, BatchState, Tally
 from worker.domain.outcomes import Outcome
+from worker.reports.advice import duration
 
 PLAIN_EVERY = 5.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -96,7 +97,7 @@ class ProgressDisplay:
     def _rest(self, now: float, tally: Tally) -> str:
         since, done = self._started or (now, 0)
         rate = (tally.done - done) / (now - since) if now > since else 0.0
-        left = f"{_duration(tally.pending / rate)} left" if rate else "time left unknown"
+        left = f"{duration(tally.pending / rate)} left" if rate else "time left unknown"
         return f"{rate:,.1f}/s  {left}  {counts(tally)}"
 
     def __enter__(self) -> Self:
@@ -109,14 +110,3 @@ class ProgressDisplay:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {whole % 60:02} s"
-
-
-duration = _duration

@@ -8,13 +8,14 @@ import typer
 
 from worker.cli import session
 from worker.cli.admission import Caller
-from worker.cli.output import duration, emit, say
+from worker.cli.output import emit, say
 from worker.domain.batches import Description
 from worker.domain.people import Act
 from worker.embedded import has_data
 from worker.intake.csv_file import CsvFile, Inspection
 from worker.pipeline.admission import signed
-from worker.pipeline.plan import Known, look_into, plan_json
+from worker.pipeline.plan import Known, compared, look_into, plan_json
+from worker.reports.advice import duration
 from worker.settings import Settings, load_settings
 
 
@@ -91,16 +92,7 @@ def _line(inspection: Inspection, settings: Settings, known: Known) -> str:
     special = ("invalid", "duplicates", "on_hold", "deleted_earlier")
     counts = [f"{inspection.rows:,} rows", *(f"{planned[name]:,} {_words(name)}" for name in special if planned[name])]
     takes = f"{planned['to_send']:,} to send in about {duration(planned['seconds'])} at {settings.rate_limit}"
-    return f"{planned['plan']}: {', '.join(counts)}; {takes}; {_compared(known)}"
-
-
-def _compared(known: Known) -> str:
-    """How the file compares with the batches before it."""
-    if not known.batches:
-        return "the first batch of this merchant and environment"
-    if known.batches == 1:
-        return f"the batch before had {known.largest:,} rows"
-    return f"the largest of the last {known.batches} batches had {known.largest:,} rows"
+    return f"{planned['plan']}: {', '.join(counts)}; {takes}; {compared(known)}"
 
 
 def _words(name: str) -> str:
@@ -113,5 +105,5 @@ def _shown(name: str, value: Any) -> str:
     if name == "seconds":
         return duration(value)
     if name == "earlier":
-        return _compared(Known(0, 0, **value))
+        return compared(Known(0, 0, **value))
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -41,10 +41,10 @@ async def look_up(
         free = [customer_id for at, customer_id in enumerate(some) if at not in held] if held else some
         on_hold += len(held)
         deleted += len(await ledger.lookup(free, now))
-    return Known(on_hold, deleted, *await _compared(batches, target))
+    return Known(on_hold, deleted, *await _earlier(batches, target))
 
 
-async def _compared(batches: Batches, target: Target, before: Batch | None = None) -> tuple[int, int]:
+async def _earlier(batches: Batches, target: Target, before: Batch | None = None) -> tuple[int, int]:
     """How many batches there are to compare with, before one if asked, and the rows of the largest."""
     recent = [batch for batch in await batches.recent(_LOOKED_AT) if batch.description.target.owner == target.owner]
     sizes = [batch.description.rows for batch in recent if before is None or batch.created_at < before.created_at]
@@ -102,7 +102,16 @@ async def batch_plan_json(batches: Batches, batch: Batch, rate: Rate) -> dict[st
         bad_rows=0,
     )
     held, gone = reasons.get(Reason.ON_HOLD, 0), reasons.get(Reason.DELETED_EARLIER, 0)
-    known = Known(held, gone, *await _compared(batches, description.target, batch))
+    known = Known(held, gone, *await _earlier(batches, description.target, batch))
     pending = batch.tally.pending
     planned = plan_json(inspection, description.target, rate, known)
     return planned | {"to_send": pending, "seconds": round(pending / rate.sustained, 1)}
+
+
+def compared(known: Known) -> str:
+    """How the file compares with the batches before it."""
+    if not known.batches:
+        return "the first batch of this merchant and environment"
+    if known.batches == 1:
+        return f"the batch before had {known.largest:,} rows"
+    return f"the largest of the last {known.batches} batches had {known.largest:,} rows"

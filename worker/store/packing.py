@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from worker.domain.outcomes import REASON_BY_CODE
+from worker.domain.outcomes import REASON_BY_CODE, Reason
 from worker.domain.records import Doubt, History, Result
 
 _HEAD = struct.Struct(">BBHB")  # reason, attempts, HTTP status, flags
@@ -79,6 +79,12 @@ def unpack_result(packed: bytes) -> Result:
         note=note,
         finished_at=float(finished_at),
     )
+
+
+def unpack_end(packed: bytes) -> tuple[int, Reason]:
+    """When a record ended, in seconds since the epoch, and why: the beginning of what ``unpack_result`` reads."""
+    finished_at, code, *_ = _STORED.unpack_from(packed)
+    return finished_at, REASON_BY_CODE[code]
 
 
 def _unpack_tail(packed: bytes, flags: int) -> tuple[str | None, tuple[str, ...], int | None, str | None]:

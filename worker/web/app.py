@@ -1,7 +1,7 @@
 """The application: its routes, and what becomes of an error in any of them."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from importlib.metadata import version
 from typing import TypeAlias
 
@@ -20,13 +20,17 @@ from worker.web import access, audit, batches, counters, downloads, events, heal
 from worker.web.counting import Metrics
 from worker.web.description import describe_api
 from worker.web.following import Hub
+from worker.web.keeping import KeptFiles
 from worker.web.limits import Limits
+from worker.web.pages import routes
+from worker.web.pages.charts import Charts
+from worker.web.pages.rendering import FILES, Static, error_page
 from worker.web.problems import Kind, Problem, problem_of, problem_of_http
 from worker.web.shell import FORM, Shell
 from worker.web.state import Web
 from worker.wiring import open_store, redis_url
 
-PUBLIC = frozenset({"/healthz", "/readyz", "/session", "/session/end", "/v1/openapi.json"})
+PUBLIC = frozenset({"/healthz", "/readyz", "/session", "/session/end", "/v1/openapi.json", "/", "/static"})
 """What asks nobody who they are. Every other route has an act, or a test fails."""
 ErrorPage: TypeAlias = Callable[[Request, Problem], Response]
 
@@ -40,8 +44,10 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_store(settings) as store, Hub(store, settings) as hub:
             metrics.followers.set_function(lambda: hub.followers)
             trail = Trail(store.audit, settings.target)
-            app.state.web = Web(settings, store, Limits(settings.web_rate_limit), trail, hub, metrics)
-            yield
+            with closing(KeptFiles(settings.max_upload)) as kept:
+                limits, charts = Limits(settings.web_rate_limit), Charts(store.finished)
+                app.state.web = Web(settings, store, limits, trail, hub, metrics, kept, charts)
+                yield
 
     app = FastAPI(
         title="Expunge",
@@ -54,9 +60,11 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics)],
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.error_page = None
+    app.state.error_page = error_page
     for part in (health, session, submitting, batches, downloads, events, holds, audit, counters):
         app.include_router(part.router)
+    app.include_router(routes.router)
+    app.mount("/static", Static(directory=FILES))
     _translate_errors(app, redis_url(settings))
     describe_api(app)
     return app
@@ -65,7 +73,13 @@ def create_app(settings: Settings) -> FastAPI:
 def _largest(max_upload: int) -> dict[str, int]:
     """The largest body in bytes of the paths that take more than a form."""
     file = max_upload + FORM
-    return {"/v1/batches": file, "/v1/plans": file, "/v1/holds": holds.LARGEST, "/v1/holds/release": holds.LARGEST}
+    return {
+        "/new": file,
+        "/v1/batches": file,
+        "/v1/plans": file,
+        "/v1/holds": holds.LARGEST,
+        "/v1/holds/release": holds.LARGEST,
+    }
 
 
 def _translate_errors(app: FastAPI, url: str) -> None:

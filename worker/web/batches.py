@@ -46,14 +46,15 @@ async def list_batches(
 ) -> dict[str, Any]:
     """Batches, newest first. A page may have fewer than `limit`, even none; there are more until `next` is null."""
     wanted = listing.Wanted(web.settings.target, state, lane, submitted_by)
-    found, place = await listing.page(web.store.batches, wanted, _place(after), limit)
+    found, place = await listing.page(web.store.batches, wanted, place_of(after), limit)
     return {
         "batches": [batch_json(batch) for batch in found],
         "next": f"{place.at}-{place.batch_id}" if place else None,
     }
 
 
-def _place(cursor: str | None) -> Place | None:
+def place_of(cursor: str | None) -> Place | None:
+    """The place that ``next`` of a page stands for; raises ``Problem`` if it is none."""
     if cursor is None:
         return None
     match = _CURSOR.fullmatch(cursor)

@@ -9,7 +9,9 @@ from worker.pipeline.trail import Trail
 from worker.settings import Settings
 from worker.web.counting import Metrics
 from worker.web.following import Hub
+from worker.web.keeping import KeptFiles
 from worker.web.limits import Limits
+from worker.web.pages.charts import Charts
 from worker.wiring import Store
 
 
@@ -23,6 +25,8 @@ class Web:
     trail: Trail
     hub: Hub
     metrics: Metrics
+    kept: KeptFiles
+    charts: Charts
 
 
 def web_of(request: Request) -> Web:

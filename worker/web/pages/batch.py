@@ -1,0 +1,72 @@
+"""One batch: how it stands, while somebody looks."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from worker.domain.batches import Batch, BatchState
+from worker.domain.deadlines import expected_end
+from worker.domain.people import Act, Person
+from worker.reports.advice import why_paused
+from worker.web.access import LookingAt
+from worker.web.pages import views
+from worker.web.pages.rendering import page
+from worker.web.state import TheWeb, Web
+
+router = APIRouter(prefix="/batches/{batch_id}")
+
+
+@router.get("")
+async def show_batch(request: Request, admitted: LookingAt, web: TheWeb) -> Response:
+    """All of it, and what can be asked of it."""
+    person, batch = admitted
+    return page(
+        request,
+        "batch.html",
+        person,
+        offered=views.offered(person, batch),
+        retryable=views.retryable(batch),
+        own=batch.description.submitted_by == person.name,
+        failed=",".join(views.FAILED),
+        unprocessed=",".join(views.UNPROCESSED),
+        despite=views.DESPITE,
+        **await shown(web, person, batch),
+    )
+
+
+@router.get("/live")
+async def show_progress(
+    request: Request, admitted: LookingAt, web: TheWeb, seen: str = Query("", max_length=40)
+) -> Response:
+    """The part of the page that changes while the batch gets on; the whole page anew when its state changes."""
+    person, batch = admitted
+    headers = {"HX-Refresh": "true"} if seen not in ("", views.stage(batch)) else None
+    return page(request, "_live.html", person, headers=headers, **await shown(web, person, batch))
+
+
+async def shown(web: Web, person: Person, batch: Batch) -> dict[str, Any]:
+    """What the live part shows."""
+    now = time.time()
+    expected = expected_end(batch, web.settings.rate_limit.sustained, now)
+    alone = batch.goes_on and not await web.store.presence.count()
+    return {
+        "batch": batch,
+        "description": batch.description,
+        "state": views.state_of(batch),
+        "stage": views.stage(batch),
+        "every": views.look_again(batch),
+        "counts": views.counts(batch.tally),
+        "segments": views.segments(batch.tally),
+        "in_words": views.in_words(batch.tally),
+        "groups": views.groups(batch.tally),
+        "chart": await web.charts.of(batch),
+        "expected": expected,
+        "left": expected - now if expected is not None and batch.ended_at is None else None,
+        "on_time": views.punctuality(batch, expected),
+        "why_paused": why_paused(batch) if batch.state is BatchState.PAUSED else "",
+        "brake_shown": batch.tripped is not None and views.may(person, Act.RESUME, batch),
+        "no_worker": alone,
+        "now": now,
+    }
