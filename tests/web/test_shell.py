@@ -57,6 +57,24 @@ async def test_a_form_without_end_is_cut_off(stranger: Client) -> None:
     problem(await stranger.post("/session", data={"token": "x" * (1 << 21)}), "too_large")
 
 
+@pytest.mark.parametrize(
+    ("path", "size", "headers", "status"),
+    [
+        ("/holds", 1 << 21, {}, 413),
+        ("/holds", 1, {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("/v1/holds", 1, {"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+async def test_what_the_shell_refuses_is_a_page_for_a_browser_and_a_problem_for_the_api(
+    ada: Client, path: str, size: int, headers: dict[str, str], status: int
+) -> None:
+    response = await ada.post(path, data={"ground": "x" * size}, headers=headers | {"Accept": "text/html"})
+    assert response.status_code == status
+    is_page = response.headers["content-type"].startswith("text/html")
+    assert is_page is not path.startswith("/v1/")
+    assert "unsafe" not in response.headers["content-security-policy"]
+
+
 async def test_an_unforeseen_error_tells_nothing_but_where(
     serve: Serve, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

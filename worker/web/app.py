@@ -1,9 +1,8 @@
 """The application: its routes, and what becomes of an error in any of them."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from importlib.metadata import version
-from typing import TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -32,7 +31,6 @@ from worker.wiring import open_store, redis_url
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/session", "/session/end", "/v1/openapi.json", "/", "/static"})
 """What asks nobody who they are. Every other route has an act, or a test fails."""
-ErrorPage: TypeAlias = Callable[[Request, Problem], Response]
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -57,10 +55,9 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics)],
+        middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics, answer=_answer)],
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.error_page = error_page
     for part in (health, session, submitting, batches, downloads, events, holds, audit, counters):
         app.include_router(part.router)
     app.include_router(routes.router)
@@ -83,15 +80,18 @@ def _largest(max_upload: int) -> dict[str, int]:
 
 
 def _translate_errors(app: FastAPI, url: str) -> None:
-    async def answer(request: Request, error: Exception) -> Response:
+    async def translate(request: Request, error: Exception) -> Response:
         if isinstance(error, RefusedError):
             await access.note(request, error)
-        problem = _translated(error, url, access.concerned(request))
-        page: ErrorPage | None = request.app.state.error_page
-        return page(request, problem) if page is not None and _wants_page(request) else problem.response()
+        return _answer(request, _translated(error, url, access.concerned(request)))
 
     for kind in (ExpungeError, RedisError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, answer)
+        app.add_exception_handler(kind, translate)
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    """A page for a browser, else problem details."""
+    return error_page(request, problem) if _wants_page(request) else problem.response()
 
 
 def _translated(error: Exception, url: str, members: dict[str, str]) -> Problem:

@@ -1,12 +1,13 @@
 """The outermost layer: what holds for every request and answer, whichever route it is for."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from worker.logs import where
@@ -37,11 +38,18 @@ log = structlog.get_logger(__name__)
 class Shell:
     """ASGI middleware: headers of every answer, no other site's requests, no endless bodies, no error's text."""
 
-    def __init__(self, app: ASGIApp, largest: Mapping[str, int], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        largest: Mapping[str, int],
+        metrics: Metrics,
+        answer: Callable[[Request, Problem], Response],
+    ) -> None:
         """``largest`` has the largest body in bytes of the paths that take more than a form."""
         self._app = app
         self._largest = largest
         self._metrics = metrics
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -66,7 +74,7 @@ class Shell:
         except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
             problem = error if isinstance(error, Problem) else _internal(error)
             if not status:  # else the answer ends before its end, which its reader notices
-                await problem.response()(scope, receive, hardened)
+                await self._answer(Request(scope), problem)(scope, receive, hardened)
         finally:
             self._metrics.count(scope, status, time.monotonic() - began)
 
