@@ -235,8 +235,8 @@ def assert_each_once(site: Deployment) -> None:
     assert_asked_rightly(site)
 
 
-def assert_repeated_once(site: Deployment, recorded: set[str], absent: set[Outcome]) -> set[str]:
-    """All rows deleted but those that were in flight and are asked for again, once; returns these.
+def assert_repeated_once(site: Deployment, recorded: set[str], absent: set[Outcome], cuts: int = 1) -> set[str]:
+    """All rows deleted but those that were in flight and are asked for again, once a cut; returns these.
 
     ``recorded`` had an outcome when the worker ended. A 404 for the others must not read ``not_found``: it was our own
     attempt that deleted the customer.
@@ -245,7 +245,7 @@ def assert_repeated_once(site: Deployment, recorded: set[str], absent: set[Outco
     repeated = {customer_id for customer_id, count in asked.items() if count > 1}
     assert set(asked) == set(site.ids)
     assert not repeated & recorded, "what has an outcome is not sent again"
-    assert max(asked.values()) <= 2, "at most one attempt for each record in flight"
+    assert max(asked.values()) <= 1 + cuts, "at most one attempt more for each record in flight when it was cut off"
     for customer_id, outcome in zip(site.ids, site.report(), strict=True):
         assert outcome in (absent if customer_id in repeated else {DELETED}), customer_id
     assert_asked_rightly(site)
@@ -577,11 +577,12 @@ def test_no_attempt_outlives_a_task_that_took_too_long(deploy: Callable[..., Dep
     site.faulty_worker(TEST_SOFT_LIMIT="2")
     site.submit()
     wait_for(lambda: {0, 1} <= {event["shard"] for event in site.events() if event["event"] == "task_ended"})
-    assert "took too long" in (site.folder / "worker.log").read_text()
     site.upstream.use(QUICK)
     recorded = site.recorded()
     site.wait_until("completed")
     assert_no_attempt_outlives_its_task(site)
-    repeated = assert_repeated_once(site, recorded, {INTERRUPTED, UNANSWERED})
+    cuts = (site.folder / "worker.log").read_text().count("took too long")  # of a task that may have had both shards
+    assert cuts >= 2
+    repeated = assert_repeated_once(site, recorded, {INTERRUPTED, UNANSWERED}, cuts)
     assert repeated, "attempts in flight were cut off"
     assert_ended_for_good(site)
