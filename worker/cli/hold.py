@@ -12,23 +12,31 @@ from worker.cli import session
 from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.batches import Batch
-from worker.domain.errors import Guard, InputError, RefusedError, UsageError
+from worker.domain.errors import InputError, UsageError
 from worker.domain.holds import Hold, Term, read_ground
 from worker.domain.people import Act
 from worker.intake.csv_file import Inspection
 from worker.intake.problems import problem_of
 from worker.pipeline.accept import describe
 from worker.pipeline.admission import signed
-from worker.pipeline.holds import HeldBack, held_back, place
+from worker.pipeline.holds import (
+    MOST,
+    HeldBack,
+    held_back,
+    overlapping,
+    place,
+    refuse_those_not_held,
+    release,
+    some,
+    standing,
+    until,
+)
 from worker.pipeline.submission import moment
 from worker.reports.as_json import hold_json
 from worker.reports.columns import rfc3339
 from worker.settings import Settings, load_settings
 from worker.store.holds import Overlaps
 from worker.wiring import Store
-
-_MOST = 100_000  # in one atomic step, during which Redis does nothing else
-_NAMED = 5  # of what is wrong, on one line
 
 CustomerId: TypeAlias = Annotated[str | None, typer.Argument(metavar="[ID]", help="One customer's ID.")]
 HoldFile: TypeAlias = Annotated[
@@ -72,22 +80,15 @@ def add(
         with session.running_redis(settings, start=True) as reachable:
             placed = asyncio.run(_add(caller, reachable, customers.ids, term, replace))
         if isinstance(placed, Overlaps):
-            raise _overlapping(placed, customers)
+            raise overlapping(placed, customers.places)
     if json:
         emit(_of(settings) | {"on_hold": len(customers.ids), "changed": placed})
-    say(f"{len(customers.ids):,} on hold {_where(settings)}, {_standing(term)}; {placed:,} of these new or changed")
+    say(f"{len(customers.ids):,} on hold {_where(settings)}, {standing(term)}; {placed:,} of these new or changed")
 
 
 async def _add(caller: Caller, reachable: Settings, ids: Sequence[str], term: Term, replace: bool) -> int | Overlaps:
     async with session.opened_store(reachable) as store:
         return await place(store.holds, ids, term, replace=replace, actor=await caller.admitted(store))
-
-
-def _overlapping(found: Overlaps, customers: _Customers) -> RefusedError:
-    terms = [f"{customers.places[at]} is on hold {_standing(term)} already" for at, term in found.first.items()]
-    return RefusedError(
-        f"nothing was held: {_some(terms, found.many)}; add --replace if the new hold shall stand", Guard.HOLD
-    )
 
 
 def remove(
@@ -133,14 +134,13 @@ async def _remove(
 ) -> tuple[list[HeldBack], Batch | None]:
     async with session.opened_store(reachable) as store:
         name = await caller.admitted(store)
-        known = (await store.holds.lookup(customers.ids)).grounds
-        _refuse_unknown([at for at in range(len(customers.ids)) if at not in known], customers)
+        await refuse_those_not_held(store.holds, customers.ids, customers.places)
         found = await held_back(store.batches, reachable.target, customers.ids)
         if resubmit and found:
             ids = list(dict.fromkeys(each.customer_id for each in found))
             submitter = Caller(caller.settings, caller.name, Act.SUBMIT)
             return found, await _resubmit(store, submitter, reachable, customers, ids, confirm)
-        _refuse_unknown(await store.holds.remove(customers.ids, name), customers)
+        await release(store.holds, customers.ids, customers.places, name)
         return found, None
 
 
@@ -163,7 +163,7 @@ async def _resubmit(
             )
             description = signed(description, name)
             session.guard_production(description, confirm)
-            _refuse_unknown(await store.holds.remove(customers.ids, name), customers)
+            await release(store.holds, customers.ids, customers.places, name)
             batch, _ = await session.take_in(store, csv_file, description, again=True)
             await session.say_what_it_waits_for(store, batch, reachable)
     return batch
@@ -191,7 +191,7 @@ def list_(
         emit(_of(settings) | {"holds": [hold_json(each) for each in found]})
         return
     for each in found:
-        typer.echo(f"{rfc3339(each.since)}  {_until(each.term):<26}  {each.customer_id}  {each.term.ground}")
+        typer.echo(f"{rfc3339(each.since)}  {until(each.term):<26}  {each.customer_id}  {each.term.ground}")
     say(f"{len(found):,} on hold {_where(settings)}")
 
 
@@ -223,16 +223,9 @@ def _customers(customer_id: str | None, file: str | None, column: str, settings:
 def _check(inspection: Inspection) -> None:
     if inspection.invalid:
         problems = [f"line {line} {problem}" for line, problem in inspection.invalid_samples]
-        raise InputError(inspection.source, f"has invalid IDs: {_some(problems, inspection.invalid)}; nothing was done")
-    if inspection.valid > _MOST:
-        raise InputError(inspection.source, f"has more than {_MOST:,} customers: split it; nothing was done")
-
-
-def _refuse_unknown(positions: Sequence[int], customers: _Customers) -> None:
-    if positions:
-        raise UsageError(
-            f"not on hold: {_some([customers.places[at] for at in positions], len(positions))}; nobody was released"
-        )
+        raise InputError(inspection.source, f"has invalid IDs: {some(problems, inspection.invalid)}; nothing was done")
+    if inspection.valid > MOST:
+        raise InputError(inspection.source, f"has more than {MOST:,} customers: split it; nothing was done")
 
 
 def _of(settings: Settings) -> dict[str, Any]:
@@ -242,17 +235,3 @@ def _of(settings: Settings) -> dict[str, Any]:
 def _where(settings: Settings) -> str:
     """Holds of one merchant and environment do not count in another, and nobody shall think so."""
     return f"for merchant '{settings.merchant_id}' in {settings.environment}"
-
-
-def _standing(term: Term) -> str:
-    return f"{_until(term)} ({term.ground})"
-
-
-def _until(term: Term) -> str:
-    return f"until {rfc3339(term.until)}" if term.until else "until removed"
-
-
-def _some(parts: Sequence[str], count: int) -> str:
-    """The first few, and how many of all ``count`` are left out."""
-    left = count - _NAMED
-    return ", ".join(parts[:_NAMED]) + (f" and {left:,} more" if left > 0 else "")

@@ -7,14 +7,13 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from worker.domain.errors import Guard, RefusedError, UsageError
+from worker.domain.errors import UsageError
 from worker.domain.holds import LONGEST_GROUND, Term, read_ground
 from worker.domain.people import Act, Person
 from worker.intake.problems import problem_of
-from worker.pipeline.holds import held_back, place
+from worker.pipeline.holds import MOST, held_back, overlapping, place, refuse_those_not_held, release, some
 from worker.pipeline.submission import moment
 from worker.reports.as_json import hold_json
-from worker.reports.columns import rfc3339
 from worker.store.holds import Overlaps
 from worker.web.access import Looking, who
 from worker.web.bodies import HeldBody, HoldsBody, ReleasedBody
@@ -24,8 +23,6 @@ from worker.web.state import TheStore, TheWeb
 router = APIRouter(prefix="/v1/holds", tags=["holds"])
 LARGEST = 16 << 20
 """Bytes of a body."""
-_MOST = 100_000  # in one atomic step, during which Redis does nothing else
-_NAMED = 5
 _JSON = "application/json"
 
 
@@ -35,7 +32,7 @@ class Customers(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     customer_ids: list[Annotated[str, Field(max_length=200)]] = Field(
-        min_length=1, max_length=_MOST, examples=[["customer_1f0e"]]
+        min_length=1, max_length=MOST, examples=[["customer_1f0e"]]
     )
 
 
@@ -104,7 +101,7 @@ async def add_holds(
         raise UsageError(f"ground: {error}") from None
     placed = await place(web.store.holds, ids, term, replace=wanted.replace, actor=person.name)
     if isinstance(placed, Overlaps):
-        raise _overlapping(placed)
+        raise overlapping(placed, _places(ids))
     return {"on_hold": len(ids), "changed": placed}
 
 
@@ -121,10 +118,10 @@ async def release_holds(
 ) -> dict[str, Any]:
     """Release customers from hold, all or none, and list the records of ended batches that it held back."""
     ids = _checked(wanted, web.settings.id_rule.accepts)
-    known = (await web.store.holds.lookup(ids)).grounds
-    _refuse_unknown([at for at in range(len(ids)) if at not in known])
+    places = _places(ids)
+    await refuse_those_not_held(web.store.holds, ids, places)
     found = await held_back(web.store.batches, web.settings.target, ids)
-    _refuse_unknown(await web.store.holds.remove(ids, person.name))
+    await release(web.store.holds, ids, places, person.name)
     records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
     return {"released": len(ids), "held_back": records}
 
@@ -134,27 +131,9 @@ def _checked(wanted: Customers, accepts: Any) -> list[str]:
     ids = list(dict.fromkeys(each.strip() for each in wanted.customer_ids))
     wrong = [f"the {at}. ID {problem_of(each)}" for at, each in enumerate(ids, 1) if not accepts(each)]
     if wrong:
-        raise UsageError(f"{_some(wrong, len(wrong))}; nothing was done")
+        raise UsageError(f"{some(wrong, len(wrong))}; nothing was done")
     return ids
 
 
-def _refuse_unknown(positions: list[int]) -> None:
-    if positions:
-        places = [f"the {at + 1}. ID" for at in positions]
-        raise UsageError(f"not on hold: {_some(places, len(places))}; nobody was released")
-
-
-def _overlapping(found: Overlaps) -> RefusedError:
-    terms = [f"the {at + 1}. ID is on hold {_standing(term)} already" for at, term in found.first.items()]
-    return RefusedError(
-        f"nothing was held: {_some(terms, found.many)}; add --replace if the new hold shall stand", Guard.HOLD
-    )
-
-
-def _standing(term: Term) -> str:
-    return f"{f'until {rfc3339(term.until)}' if term.until else 'until removed'} ({term.ground})"
-
-
-def _some(parts: list[str], count: int) -> str:
-    left = count - _NAMED
-    return ", ".join(parts[:_NAMED]) + (f" and {left:,} more" if left > 0 else "")
+def _places(ids: list[str]) -> list[str]:
+    return [f"the {at}. ID" for at in range(1, len(ids) + 1)]
