@@ -131,11 +131,13 @@ class Process:
 
     async def _reconcile_until_closed(self, worker: Worker) -> None:
         self._worker.set_result(worker)
-        name = f"{socket.gethostname()}:{os.getpid()}"
-        reconciler = asyncio.create_task(worker.store.feeder.reconcile_forever(name))
+        store, name = worker.store, f"{socket.gethostname()}:{os.getpid()}"
+        duties = [store.feeder.reconcile_forever(name), store.gatherer.close_forever()]
+        tasks = [asyncio.create_task(duty) for duty in duties]
         await self._closing.wait()
-        reconciler.cancel()
-        await asyncio.wait([reconciler])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 _process: Process | None = None

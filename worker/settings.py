@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
+import jsonpath
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -62,6 +63,19 @@ def _pattern(text: str) -> str:
         IdRule.of(text)
     except re.error as error:
         raise ValueError(f"not a regular expression: {error}") from None
+    return text
+
+
+def _words(value: Any) -> Any:
+    return frozenset(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _json_path(text: str) -> str:
+    try:
+        jsonpath.compile(text)
+    except jsonpath.JSONPathError as error:
+        problem = str(error).splitlines()[0]
+        raise ValueError(f"is no JSONPath: {problem}; write it like $.customer_id or $.customers[*].id") from None
     return text
 
 
@@ -193,6 +207,18 @@ class Settings(BaseSettings):
     max_upload: PositiveInt = Field(256 << 20, description="most bytes of a file that is sent to `expunge web`")
     web_rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_rate)] = Field(
         Rate.parse("50/s"), description="requests to `expunge web` for one token"
+    )
+    event_types: Annotated[frozenset[str], NoDecode, BeforeValidator(_words)] = Field(
+        frozenset(), description="types of CloudEvents that ask for a deletion, joined by `,`"
+    )
+    event_customers: Annotated[str, AfterValidator(_json_path)] = Field(
+        "$.customer_id", description="JSONPath (RFC 9535) of the customer IDs within an event's data"
+    )
+    event_batch_size: PositiveInt = Field(
+        10_000, description="most records of a rolling batch; never more than EXPUNGE_MAX_BATCH"
+    )
+    event_batch_age: PositiveFloat = Field(
+        300.0, le=86_400, description="seconds after which a rolling batch takes no more events"
     )
     home: Path = Field(Path(".expunge"), description="folder of the embedded server's data")
     log_level: str = Field(

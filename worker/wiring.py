@@ -12,6 +12,7 @@ from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
+from worker.pipeline.gather import BatchRule, Gatherer
 from worker.pipeline.reconcile import Feeder
 from worker.pipeline.shard_run import Tools
 from worker.queue import Publisher, celery_app
@@ -21,6 +22,7 @@ from worker.store.audit import Audit
 from worker.store.batches import Batches
 from worker.store.connection import open_redis
 from worker.store.finished import Finished
+from worker.store.gatherings import Gatherings
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
 from worker.store.requests import Requests
@@ -54,6 +56,7 @@ class Store:
     audit: Audit
     requests: Requests
     finished: Finished
+    gatherer: Gatherer
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,26 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             audit=Audit(redis),
             requests=Requests(redis),
             finished=Finished(redis),
+            gatherer=_gatherer(redis, settings, digester, batches, holds, feeder),
         )
+
+
+def _gatherer(
+    redis: Redis, settings: Settings, digester: Digester, batches: Batches, holds: Holds, feeder: Feeder
+) -> Gatherer:
+    remembered = settings.ledger_days or settings.retention_days
+    size = min(settings.event_batch_size, settings.max_batch)
+    gatherings = Gatherings(
+        redis, settings.target, digester, size, settings.event_batch_age, remembered, settings.replicas
+    )
+    rule = BatchRule(
+        settings.target,
+        settings.id_rule,
+        settings.shard_size,
+        settings.brakes(settings.environment),
+        settings.approval,
+    )
+    return Gatherer(gatherings, batches, holds, feeder, rule)
 
 
 @asynccontextmanager

@@ -229,7 +229,7 @@ async def test_a_store_that_cannot_be_asked_is_told_as_such(worker: Open, upstre
     batch_id = await accepted(ours, ids(3))
     now = time.time()
     digest = ours.store.ledger.digest("c000")
-    await ours.store.redis.set(ours.store.ledger.prefix(now).encode() + digest[:2], "no hash")
+    await ours.store.redis.set(ours.store.ledger.periods.prefix(now).encode() + digest[:2], "no hash")
     told = False
     try:
         await delete_shard(ours.tools, batch_id, 0)

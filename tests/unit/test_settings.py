@@ -52,6 +52,10 @@ def test_the_defaults_are_those_of_the_spec() -> None:
     settings = load_settings()
     assert {name: getattr(settings, name) for name in Settings.model_fields} == {
         "redis_url": None,
+        "event_types": frozenset(),
+        "event_customers": "$.customer_id",
+        "event_batch_size": 10_000,
+        "event_batch_age": 300.0,
         "broker_url": None,
         "replicas": 0,
         "upstream_url": None,
@@ -511,3 +515,13 @@ def test_a_canary_that_is_set_counts_in_every_environment(
 ) -> None:
     monkeypatch.setenv("EXPUNGE_CANARY", size)
     assert load_settings().brakes(environment).canary == int(size)
+
+
+def test_event_types_are_a_list_and_the_path_of_customers_is_a_json_path(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPUNGE_EVENT_TYPES", "a.closed, b.closed")
+    assert load_settings().event_types == {"a.closed", "b.closed"}
+    line = refusal.of("EVENT_CUSTOMERS", "$.a[")
+    assert line.startswith("EXPUNGE_EVENT_CUSTOMERS: '$.a[': is no JSONPath: ")
+    assert "\n" not in line

@@ -85,7 +85,7 @@ async def write_out(
 ) -> Written:
     """Write the report, joined with the input's columns if the file is given, and its manifest beside it."""
     loop = asyncio.get_running_loop()
-    columns = csv_file.columns if csv_file is not None else (batch.description.id_column,)
+    columns = csv_file.columns if csv_file is not None else batch.description.stored_columns
     rows = _rows(batch, csv_file, _drive(loop, store.batches.pages(batch)))
     if out == "-":
         return await asyncio.to_thread(
@@ -115,7 +115,7 @@ def _drive(loop: asyncio.AbstractEventLoop, pages: AsyncIterator[Iterable[Line]]
 def _rows(batch: Batch, csv_file: CsvFile | None, lines: Iterator[Line]) -> Iterator[ReportRow]:
     if csv_file is None:
         for line in lines:
-            yield ReportRow(line.row, (line.customer_id,), line.result, batch.id)
+            yield ReportRow(line.row, line.cells, line.result, batch.id)
         return
     cells: Iterator[Sequence[str]] = csv_file.cells(sha256=batch.description.sha256)
     for line in lines:

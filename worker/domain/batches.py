@@ -93,6 +93,8 @@ class Description:
     id_column: str
     columns: tuple[str, ...]
     """The input's header, in order; the ID column alone when it had none."""
+    kept: tuple[str, ...] = ()
+    """Of these, the ones that are stored besides the ID column."""
     reference: str | None = None
     lane: Lane = Lane.BULK
     brakes: Brakes = USUAL
@@ -109,6 +111,11 @@ class Description:
     def shards(self) -> int:
         """How many shards its rows make."""
         return -(-self.rows // self.shard_size)
+
+    @property
+    def stored_columns(self) -> tuple[str, ...]:
+        """The columns that a report has without the input, in the input's order."""
+        return tuple(name for name in self.columns if name == self.id_column or name in self.kept)
 
     def rows_of(self, shard: int) -> range:
         """The row numbers (from 1) of a shard (from 0)."""

@@ -47,6 +47,10 @@ class Digester:
         """12 bytes: two that choose a bucket, ten that are its field."""
         return self._digest(customer_id)[:12]
 
+    def event(self, source: str, event_id: str) -> bytes:
+        """12 bytes as of the ledger, that stand for an event."""
+        return self._digest(f"event\0{len(source)}\0{source}{event_id}")[:12]
+
     def log(self, customer_id: str) -> str:
         """A short name of the customer for log lines, not to be turned back into the ID without the key."""
         return self._digest(customer_id)[-4:].hex()

@@ -34,6 +34,11 @@ def _read(text: str, now: datetime) -> datetime:
         if span[2] == "d":
             return now + timedelta(days=count)
         return datetime.combine(months_after(now.date(), count), now.timetz())
+    return parse_day_or_time(text)
+
+
+def parse_day_or_time(text: str) -> datetime:
+    """Read a moment of any time; of a day, its last in UTC. Raises ``ValueError`` if it is none."""
     if _DAY.fullmatch(text):
         return datetime.combine(date.fromisoformat(text), _LAST)
     if not _TIME.fullmatch(text):

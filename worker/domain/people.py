@@ -12,6 +12,8 @@ from worker.domain.errors import Guard, RefusedError
 
 WORKER = "worker"
 """Stands for what a batch does by itself; nobody can have this name."""
+EVENTS = "events"
+"""Stands for who submitted a rolling batch: the systems that sent its events; nobody can have this name either."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 _ID = re.compile(r"[0-9a-f]{8}")
 _TOKEN = re.compile(rf"expunge_(?P<id>{_ID.pattern})_[A-Za-z0-9_-]{{43}}")
@@ -127,7 +129,7 @@ def digest_of(text: str) -> str:
 
 def is_name(text: str) -> bool:
     """Whether somebody can be called so: lower case, so that nobody has two names that look alike."""
-    return _NAME.fullmatch(text) is not None and text != WORKER
+    return _NAME.fullmatch(text) is not None and text not in (WORKER, EVENTS)
 
 
 @dataclass(frozen=True, slots=True)

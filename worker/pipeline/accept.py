@@ -76,9 +76,9 @@ async def _store(batches: Batches, holds: Holds, file: CsvFile, description: Des
     loading = batches.load(batch_id)
     try:
         any_held = await holds.any()  # one that is placed from here on is found before sending
-        for shard, rows in enumerate(_in_shards(file.rows(), description.shard_size)):
+        for shard, (rows, kept) in enumerate(_in_shards(file, description)):
             held = await _held(holds, rows) if any_held else {}
-            await loading.add_shard(shard, [row.customer_id for row in rows], _known(rows) | held)
+            await loading.add_shard(shard, [row.customer_id for row in rows], _known(rows) | held, kept=kept)
     except BaseException:
         await loading.discard()
         raise
@@ -110,6 +110,14 @@ async def _held(holds: Holds, rows: Sequence[Row]) -> dict[int, Result]:
     return {valid[position]: Result(Reason.ON_HOLD, note=ground) for position, ground in found.grounds.items()}
 
 
-def _in_shards(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    while shard := list(islice(rows, size)):
-        yield shard
+def _in_shards(file: CsvFile, description: Description) -> Iterator[tuple[list[Row], list[list[str]]]]:
+    """The rows and, where columns are to be kept besides the IDs, their cells; both are read to their ends."""
+    rows, size = file.rows(), description.shard_size
+    if not description.kept:
+        while shard := list(islice(rows, size)):
+            yield shard, []
+        return
+    kept = [at for at, name in enumerate(file.columns) if name in description.kept]
+    both = zip(rows, file.cells(), strict=True)
+    while some := list(islice(both, size)):
+        yield [row for row, _ in some], [[cells[at] for at in kept] for _, cells in some]

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Batch, Description
@@ -28,6 +29,15 @@ _DOUBTS: Mapping[Reason, History] = {
 """What the earlier batch leaves open: a customer whom it may have deleted must not read ``not_found`` now (SPEC 2)."""
 
 
+class _Record(NamedTuple):
+    """What is sent again."""
+
+    customer_id: str
+    reason: Reason
+    """Why it ended."""
+    kept: list[str]
+
+
 def describe(batch: Batch, shard_size: int, brakes: Brakes, approval: ApprovalRule) -> Description:
     """What a retry of the batch says of itself; ``shard_size`` is the most that a shard may hold.
 
@@ -41,7 +51,7 @@ def describe(batch: Batch, shard_size: int, brakes: Brakes, approval: ApprovalRu
         sha256=hashlib.sha256(f"retry of {batch.id}".encode()).hexdigest(),
         rows=rows,
         shard_size=shard_size_for(rows, shard_size),
-        columns=(batch.description.id_column,),
+        columns=batch.description.stored_columns,
         reference=None,
         brakes=brakes,
         retry_of=batch.id,
@@ -72,9 +82,12 @@ async def _store(batches: Batches, holds: Holds, batch: Batch, description: Desc
         async for records in _in_shards(batches, batch, description.shard_size):
             known = await _held(holds, records)
             doubts = {
-                at: _DOUBTS[reason] for at, (_, reason) in enumerate(records) if reason in _DOUBTS and at not in known
+                at: _DOUBTS[record.reason]
+                for at, record in enumerate(records)
+                if record.reason in _DOUBTS and at not in known
             }
-            await loading.add_shard(shard, [customer_id for customer_id, _ in records], known, doubts)
+            kept = [record.kept for record in records] if description.kept else []
+            await loading.add_shard(shard, [record.customer_id for record in records], known, doubts, kept)
             shard += 1
     except BaseException:
         await loading.discard()
@@ -82,18 +95,22 @@ async def _store(batches: Batches, holds: Holds, batch: Batch, description: Desc
     return await loading.commit(description, again=False)
 
 
-async def _held(holds: Holds, records: Sequence[tuple[str, Reason]]) -> dict[int, Result]:
+async def _held(holds: Holds, records: Sequence[_Record]) -> dict[int, Result]:
     """Those on hold, by offset; whom the earlier batch may have deleted is not called skipped."""
-    found = await holds.lookup([customer_id for customer_id, _ in records])
-    return {at: held(ground, _DOUBTS.get(records[at][1], History())) for at, ground in found.grounds.items()}
+    found = await holds.lookup([record.customer_id for record in records])
+    return {at: held(ground, _DOUBTS.get(records[at].reason, History())) for at, ground in found.grounds.items()}
 
 
-async def _in_shards(batches: Batches, batch: Batch, size: int) -> AsyncIterator[list[tuple[str, Reason]]]:
-    """What can be retried, in the order of the rows: ID cell and why it ended."""
-    found: list[tuple[str, Reason]] = []
+async def _in_shards(batches: Batches, batch: Batch, size: int) -> AsyncIterator[list[_Record]]:
+    """What can be retried, in the order of the rows."""
+    columns, id_column = batch.description.stored_columns, batch.description.id_column
+    others = [at for at, name in enumerate(columns) if name != id_column]
+    found: list[_Record] = []
     async for page in batches.pages(batch):
         found += [
-            (line.customer_id, line.result.reason) for line in page if line.result and line.result.reason.retryable
+            _Record(line.customer_id, line.result.reason, [line.cells[at] for at in others])
+            for line in page
+            if line.result and line.result.reason.retryable
         ]
         while len(found) >= size:
             yield found[:size]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import orjson
 from redis.asyncio import Redis
@@ -26,7 +26,15 @@ from worker.domain.outcomes import REASON_BY_TEXT, Reason
 from worker.domain.people import WORKER
 from worker.domain.records import History, Result
 from worker.store import keys
-from worker.store.packing import pack_history, pack_ids, pack_result, unpack_ids, unpack_result
+from worker.store.packing import (
+    pack_history,
+    pack_ids,
+    pack_kept,
+    pack_result,
+    unpack_ids,
+    unpack_kept,
+    unpack_result,
+)
 from worker.store.scripts import Script
 
 _LOADING_TTL = 3600  # seconds; what a submission that died left behind is gone after it
@@ -34,6 +42,8 @@ _PIPELINE = 20  # shards a round trip
 _AT_ONCE = 50  # batches in one step, so that Redis stays free for others
 _TIES = 20  # batches of one millisecond that a page may have to skip
 _NONE: Mapping[int, History] = {}
+_Stored: TypeAlias = tuple[bytes, bytes | None, dict[bytes, bytes]]
+"""Of a shard: its IDs, its kept cells if it has any, its outcomes."""
 
 
 class Accepted(NamedTuple):
@@ -61,6 +71,8 @@ class Line(NamedTuple):
     """The ID cell, as it was but for white space around it."""
     result: Result | None
     """``None`` while pending."""
+    cells: Sequence[str]
+    """Under the description's ``stored_columns``; the ID cell is one of them."""
 
 
 class Loading:
@@ -76,9 +88,17 @@ class Loading:
         self._shards_with_more: list[int] = []
 
     async def add_shard(
-        self, shard: int, ids: Sequence[str], known: Mapping[int, Result], histories: Mapping[int, History] = _NONE
+        self,
+        shard: int,
+        ids: Sequence[str],
+        known: Mapping[int, Result],
+        histories: Mapping[int, History] = _NONE,
+        kept: Sequence[Sequence[str]] = (),
     ) -> None:
-        """Store a shard's ID cells, and what is known before anything is sent: outcomes and doubts, by offset."""
+        """Store a shard's ID cells, and what is known before anything is sent: outcomes and doubts, by offset.
+
+        ``kept`` has the cells of the description's other stored columns, row by row; nothing if there are none.
+        """
         pipe = self._redis.pipeline(transaction=True)  # no ID is left without its expiry
         ids_key, out_key, shards_key = (self._key(part) for part in ("ids", f"out:{shard}", "shards"))
         if known:
@@ -91,6 +111,9 @@ class Loading:
             pipe.expire(tries_key, _LOADING_TTL)
         if known or histories:
             self._shards_with_more.append(shard)
+        if kept:
+            pipe.hset(self._key("kept"), str(shard), pack_kept(kept))
+            pipe.expire(self._key("kept"), _LOADING_TTL)
         if len(known) < len(ids):
             pipe.zadd(shards_key, {str(shard): shard})  # due at once, and in the order of the rows
             pipe.expire(shards_key, _LOADING_TTL)
@@ -143,7 +166,12 @@ class Loading:
 
     async def discard(self) -> None:
         """Remove what was loaded."""
-        parts = ["ids", "shards", *(f"{part}:{shard}" for shard in self._shards_with_more for part in ("out", "tries"))]
+        parts = [
+            "ids",
+            "kept",
+            "shards",
+            *(f"{part}:{shard}" for shard in self._shards_with_more for part in ("out", "tries")),
+        ]
         await self._redis.unlink(*map(self._key, parts))
 
     def _key(self, part: str) -> str:
@@ -280,22 +308,34 @@ class Batches:
             shards = range(first, min(first + _PIPELINE, description.shards))
             yield _lines(description, shards, await self._read(batch.id, shards))
 
-    async def _read(self, batch_id: str, shards: Iterable[int]) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    async def _read(self, batch_id: str, shards: Iterable[int]) -> list[_Stored]:
         pipe = self._redis.pipeline(transaction=False)
         for shard in shards:
             pipe.hget(keys.of_batch(batch_id, "ids"), str(shard))
+            pipe.hget(keys.of_batch(batch_id, "kept"), str(shard))
             pipe.hgetall(keys.of_batch(batch_id, f"out:{shard}"))
         flat = await pipe.execute()
-        return list(zip(flat[::2], flat[1::2], strict=True))
+        return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
 
 
-def _lines(
-    description: Description, shards: Iterable[int], stored: Iterable[tuple[bytes, dict[bytes, bytes]]]
-) -> Iterable[Line]:
-    for shard, (ids, outcomes) in zip(shards, stored, strict=True):
-        for offset, (row, customer_id) in enumerate(zip(description.rows_of(shard), unpack_ids(ids), strict=True)):
+def _lines(description: Description, shards: Iterable[int], stored: Iterable[_Stored]) -> Iterable[Line]:
+    for shard, (ids, kept, outcomes) in zip(shards, stored, strict=True):
+        customer_ids = unpack_ids(ids)
+        cells = _cells(description, customer_ids, kept)
+        for offset, (row, customer_id, of_row) in enumerate(
+            zip(description.rows_of(shard), customer_ids, cells, strict=True)
+        ):
             packed = outcomes.get(b"%d" % offset)
-            yield Line(row, customer_id, unpack_result(packed) if packed else None)
+            yield Line(row, customer_id, unpack_result(packed) if packed else None, of_row)
+
+
+def _cells(description: Description, customer_ids: Sequence[str], kept: bytes | None) -> Iterable[Sequence[str]]:
+    """What stands under the stored columns, row by row."""
+    if kept is None:
+        return ((customer_id,) for customer_id in customer_ids)
+    at = description.stored_columns.index(description.id_column)
+    others = zip(customer_ids, unpack_kept(kept), strict=True)
+    return ([*row[:at], customer_id, *row[at:]] for customer_id, row in others)
 
 
 def _file_key(description: Description) -> str:
@@ -318,6 +358,7 @@ def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
         "shards": description.shards,
         "id_column": description.id_column,
         "columns": orjson.dumps(description.columns),
+        "kept": orjson.dumps(description.kept),
         "reference": description.reference or "",
         "lane": description.lane.value,
         "failure_threshold": description.brakes.failure_threshold,
@@ -341,6 +382,7 @@ def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping
         shard_size=int(meta["shard_size"]),
         id_column=meta["id_column"],
         columns=tuple(orjson.loads(meta["columns"])),
+        kept=tuple(orjson.loads(meta.get("kept", "[]"))),
         reference=meta["reference"] or None,
         due=float(meta["due"]) if meta["due"] else None,
         retry_of=meta["retry_of"] or None,

@@ -40,6 +40,22 @@ def reconciler(target: Target) -> str:
     return f"expunge:reconciler:{target.route}"
 
 
+SEEN = "expunge:seen:"
+"""Followed by period and bucket: hashes from ten bytes of an event's digest to the gathering that took it."""
+GATHERING = "expunge:gathering:"
+"""Followed by a gathering's ID: hash of its lane and how many records it has; with ``:lines``, these."""
+
+
+def gatherings(target: Target) -> str:
+    """Sorted set: a target's gatherings of events that are no batch yet, by when they become one, milliseconds."""
+    return f"expunge:gatherings:{target.route}"
+
+
+def open_gathering(target: Target) -> str:
+    """Followed by a lane: the gathering that takes its events now."""
+    return f"expunge:gathering-open:{target.route}:"
+
+
 def holds(target: Target) -> str:
     """Hash: the customers on hold of one merchant and environment, to end, beginning and ground."""
     return f"expunge:holds:{target.owner}"

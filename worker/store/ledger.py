@@ -29,6 +29,34 @@ class Deletion:
     """Seconds since the epoch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Periods:
+    """Spans of ``days`` whose entries lie together and expire together, ``days`` after their end; 0 days: none."""
+
+    key: str
+    """What the keys begin with."""
+    days: int
+
+    def prefix(self, now: float) -> str:
+        """Of the keys of the period that ``now`` falls into."""
+        return self._prefix(self._period(now))
+
+    def prefixes(self, now: float) -> str:
+        """Of all periods that may have an entry which counts, the newest first, joined by a space."""
+        period = self._period(now)
+        return f"{self._prefix(period)} {self._prefix(period - 1)}"
+
+    def expires_at(self, now: float) -> int:
+        """When what is written now expires, seconds since the epoch; 0 if nothing is to be remembered."""
+        return (self._period(now) + 2) * self.days * _DAY if self.days else 0
+
+    def _period(self, now: float) -> int:
+        return int(now // (self.days * _DAY)) if self.days else 0
+
+    def _prefix(self, period: int) -> str:
+        return f"{self.key}{period}:"
+
+
 class Ledger:
     """Looks up earlier deletions; they are written by ``record.lua``, in the same step as the outcome."""
 
@@ -36,14 +64,7 @@ class Ledger:
         self._lookup = Script(redis, "lookup")
         self._digester = digester
         self._days = days
-
-    def prefix(self, now: float) -> str:
-        """Of the keys of the period that ``now`` falls into."""
-        return self._prefix(self._period(now))
-
-    def expires_at(self, now: float) -> int:
-        """When what is written now expires, seconds since the epoch; 0 if nothing is to be remembered."""
-        return (self._period(now) + 2) * self._days * _DAY if self._days else 0
+        self.periods = Periods(keys.LEDGER, days)
 
     def digest(self, customer_id: str) -> bytes:
         """What stands for a customer: 12 bytes."""
@@ -53,19 +74,11 @@ class Ledger:
         """Earlier deletions by position in ``customer_ids``."""
         if not self._days or not customer_ids:
             return {}
-        period = self._period(now)
         digests = b"".join(map(self.digest, customer_ids))
-        prefixes = f"{self._prefix(period)} {self._prefix(period - 1)}"
-        flat = await self._lookup(keys=[], args=[prefixes, digests])
+        flat = await self._lookup(keys=[], args=[self.periods.prefixes(now), digests])
         found = {}
         for position, value in zip(flat[::2], flat[1::2], strict=True):
             packed, at = _ENTRY.unpack(value)
             if at >= now - self._days * _DAY:
                 found[position] = Deletion(unpack_batch_id(packed), float(at))
         return found
-
-    def _period(self, now: float) -> int:
-        return int(now // (self._days * _DAY)) if self._days else 0
-
-    def _prefix(self, period: int) -> str:
-        return f"{keys.LEDGER}{period}:"

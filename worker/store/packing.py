@@ -30,6 +30,17 @@ def unpack_ids(packed: bytes) -> list[str]:
     return ids
 
 
+def pack_kept(rows: Sequence[Sequence[str]]) -> bytes:
+    """A shard's kept cells besides the IDs, row by row."""
+    return zlib.compress(orjson.dumps(rows), 6)
+
+
+def unpack_kept(packed: bytes) -> list[list[str]]:
+    """The inverse of ``pack_kept``."""
+    rows: list[list[str]] = orjson.loads(zlib.decompress(packed))
+    return rows
+
+
 def pack_result(result: Result) -> bytes:
     """Everything but ``finished_at``, which the store sets: 21 bytes where the request ID is 32 hex digits."""
     flags, tail = 0, b""

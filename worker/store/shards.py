@@ -168,8 +168,8 @@ class Shards:
             claim.token,
             int(LEASE * 1000),
             self._retention,
-            self._ledger.prefix(now),
-            self._ledger.expires_at(now),
+            self._ledger.periods.prefix(now),
+            self._ledger.periods.expires_at(now),
             pack_batch_id(claim.batch_id),
         ]
         outcomes = bytearray()  # one argument: redis-py takes two microseconds for each four

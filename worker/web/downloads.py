@@ -68,7 +68,7 @@ async def download_manifest(
 
 
 def _pages(batch: Batch, report_format: ReportFormat, only: str | None) -> ReportPages:
-    return ReportPages(report_format, (batch.description.id_column,), only=_outcomes(only))
+    return ReportPages(report_format, batch.description.stored_columns, only=_outcomes(only))
 
 
 async def _bytes(batches: Batches, batch: Batch, pages: ReportPages) -> AsyncIterator[bytes]:
@@ -79,7 +79,7 @@ async def _bytes(batches: Batches, batch: Batch, pages: ReportPages) -> AsyncIte
 
 def _rows(batch: Batch, lines: Iterable[Line]) -> Iterator[ReportRow]:
     for line in lines:
-        yield ReportRow(line.row, (line.customer_id,), line.result, batch.id)
+        yield ReportRow(line.row, line.cells, line.result, batch.id)
 
 
 def _attachment(name: str) -> str:

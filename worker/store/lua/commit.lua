@@ -31,6 +31,7 @@ for _ = 1, tonumber(ARGV[at]) do
 end
 redis.call('PERSIST', KEYS[3])
 redis.call('PERSIST', KEYS[4])
+redis.call('PERSIST', prefix .. 'kept')
 
 local now = now_ms()
 for i = at + 1, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end

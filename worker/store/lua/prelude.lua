@@ -76,7 +76,7 @@ local function end_batch(batch, prefix, meta, state, retention)
   redis.call('HDEL', meta, 'state_reason', 'probe_at', 'tripped', 'canary_left')
   deactivate(meta, batch)
   if state == 'completed' then note('worker', 'completed', batch) end
-  for _, part in ipairs({'meta', 'ids', 'shards', 'holders', 'tally', 'parked'}) do
+  for _, part in ipairs({'meta', 'ids', 'kept', 'shards', 'holders', 'tally', 'parked'}) do
     redis.call('EXPIRE', prefix .. part, retention)
   end
   for shard = 0, tonumber(redis.call('HGET', meta, 'shards')) - 1 do

@@ -1,0 +1,186 @@
+"""Events of other systems gather, each once, and become batches like any other (SPEC 8)."""
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.conftest import all_keys, existing, lifetimes, lines, make_settings
+from worker.domain.batches import Batch, BatchState, Lane
+from worker.domain.events import Event
+from worker.domain.holds import Term
+from worker.domain.outcomes import Reason
+from worker.domain.people import EVENTS
+from worker.pipeline.gather import COLUMNS, reference_of
+from worker.store import keys
+from worker.wiring import Store, open_store
+
+DAY = 86_400
+
+
+def event(number: int, *customers: str, source: str = "/crm", **others: Any) -> Event:
+    return Event(source, f"e{number}", customers or (f"c{number}",), **others)
+
+
+async def close(store: Store) -> None:
+    """One look for what is due."""
+    closing = asyncio.create_task(store.gatherer.close_forever())
+    await asyncio.sleep(0.3)
+    closing.cancel()
+    with suppress(asyncio.CancelledError):
+        await closing
+
+
+async def batches(store: Store) -> list[Batch]:
+    """All there are, oldest first."""
+    return [await existing(store.batches, batch.id) for batch in reversed(await store.batches.recent(None))]
+
+
+async def customers_of(store: Store, batch: Batch) -> list[str]:
+    return [line.customer_id for line in await lines(store.batches, batch.id)]
+
+
+async def test_an_event_counts_once_however_often_it_comes_and_is_answered_the_same(store: Store) -> None:
+    first = await store.gatherer.take([event(1), event(2), event(1)])
+    again = await store.gatherer.take([event(2), event(1)])
+    other = await store.gatherer.take([event(1, source="/shop")])
+
+    assert [taken.known for taken in first] == [False, False, True]
+    assert [taken.known for taken in again] == [True, True]
+    assert {taken.gathering_id for taken in [*first, *again, *other]} == {first[0].gathering_id}
+    assert not other[0].known, "the same ID of another source is another event"
+
+
+async def test_events_become_a_batch_with_their_reference_and_due_in_the_report(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+        due = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
+        later = datetime(2027, 2, 1, tzinfo=UTC)
+        asked = [event(1, "c1", "c2", reference="A-1", due=later), event(2, "c3", due=due), event(3, "c1")]
+        taken = await store.gatherer.take(asked)
+        await close(store)
+
+        (batch,) = await batches(store)
+        description = batch.description
+        assert description.reference == reference_of(taken[0].gathering_id)
+        assert (description.rows, description.submitted_by, description.due) == (4, EVENTS, due.timestamp())
+        assert batch.tally.reasons == {Reason.DUPLICATE: 1}
+
+        found = await lines(store.batches, batch.id)
+        assert description.stored_columns == COLUMNS
+        assert [list(line.cells) for line in found] == [
+            ["c1", "A-1", "2027-02-01T00:00:00Z", "/crm", "e1"],
+            ["c2", "A-1", "2027-02-01T00:00:00Z", "/crm", "e1"],
+            ["c3", "", "2027-01-02T03:04:05Z", "/crm", "e2"],
+            ["c1", "", "", "/crm", "e3"],
+        ]
+        assert await all_keys(store.redis, f"{keys.GATHERING}*") == []
+
+
+async def test_a_rolling_batch_closes_by_size_and_the_next_event_opens_another(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_size=3, event_batch_age=3600)) as store:
+        await store.gatherer.take([event(1), event(2)])
+        await close(store)
+        assert await batches(store) == [], "it is neither full nor old"
+
+        await store.gatherer.take([event(3, "c3", "c4"), event(5)])
+        await close(store)
+
+        made = await batches(store)
+        assert [await customers_of(store, batch) for batch in made] == [["c1", "c2"], ["c3", "c4", "c5"]]
+
+
+async def test_no_gathering_ever_has_more_records_than_one_may_have(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_size=3, event_batch_age=0.001)) as store:
+        await store.gatherer.take([event(number) for number in range(10)])
+        await close(store)
+        made = await batches(store)
+        assert [batch.description.rows for batch in made] == [3, 3, 3, 1]
+
+
+async def test_lanes_gather_apart_and_never_more_than_one_is_open_for_each(store: Store) -> None:
+    for number in range(20):
+        await store.gatherer.take([event(number, lane=Lane.URGENT if number % 2 else Lane.BULK)])
+    open_ones = await all_keys(store.redis, "expunge:gathering-open:*")
+    assert [name.rpartition(":")[2] for name in open_ones] == ["bulk", "urgent"]
+    assert await store.redis.zcard(keys.gatherings(make_settings("redis://x").target)) == 2
+
+
+async def test_a_batch_of_events_is_guarded_as_any_other(redis_url: str) -> None:
+    settings = make_settings(redis_url, event_batch_age=0.001, approval_above=0, canary=20)
+    async with open_store(settings) as store:
+        await store.holds.add(["c2"], Term("a lawsuit"), replace=False)
+        await store.gatherer.take([event(1), event(2)])
+        await close(store)
+
+        (batch,) = await batches(store)
+        assert batch.state is BatchState.AWAITING_APPROVAL
+        assert batch.description.needs_approval
+        assert batch.description.brakes.canary == 20
+        assert batch.tally.reasons == {Reason.ON_HOLD: 1}
+
+
+async def test_whoever_makes_the_batch_may_die_at_any_step_and_it_is_made_once(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dies after the batch counts, before the gathering is forgotten; then another one comes."""
+    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+        await store.gatherer.take([event(1), event(2)])
+
+        async def die(*_: object) -> None:
+            raise RuntimeError("dead")
+
+        with monkeypatch.context() as dying:
+            dying.setattr("worker.store.gatherings.Gatherings.remove", die)
+            await close(store)
+        assert len(await batches(store)) == 1
+
+        due = keys.gatherings(make_settings(redis_url).target)
+        (claimed,) = [str(raw, "ascii") for raw in cast("list[bytes]", await redis.zrange(due, 0, -1))]
+        await redis.zadd(due, {claimed: 1})  # a minute later
+        await close(store)
+
+        assert [await customers_of(store, batch) for batch in await batches(store)] == [["c1", "c2"]]
+        assert await redis.zcard(due) == 0
+
+
+async def test_what_is_claimed_is_given_to_nobody_else_meanwhile_and_takes_no_more_events(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+        first = await store.gatherer.take([event(1)])
+        await asyncio.sleep(0.01)
+        gatherings = store.gatherer._gatherings
+        claimed = await gatherings.claim()
+        assert claimed is not None
+        assert claimed.id == first[0].gathering_id
+        assert await gatherings.claim() is None
+
+        (second,) = await store.gatherer.take([event(2)])
+        assert second.gathering_id != claimed.id
+
+
+async def test_events_are_remembered_as_long_as_the_ledger(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, ledger_days=365)) as store:
+        await store.gatherer.take([event(1)])
+        seen = await all_keys(store.redis, f"{keys.SEEN}*")
+        (left,) = (await lifetimes(store.redis, seen)).values()
+        assert 365 * DAY <= left <= 2 * 365 * DAY
+
+
+async def test_what_is_remembered_of_an_event_does_not_show_it(store: Store) -> None:
+    await store.gatherer.take([event(1, source="/secret-source")])
+    for name in await all_keys(store.redis, f"{keys.SEEN}*"):
+        content = await store.redis.hgetall(name.encode("utf-8", "surrogateescape"))
+        assert b"secret" not in repr(content).encode()
+
+
+async def test_kept_cells_expire_with_their_batch(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+        await store.holds.add(["c1"], Term("a lawsuit"), replace=False)
+        await store.gatherer.take([event(1)])  # on hold, so that the batch ends at once
+        await close(store)
+        (batch,) = await batches(store)
+        assert batch.state is BatchState.COMPLETED
+        left = await lifetimes(store.redis, [keys.of_batch(batch.id, "kept")])
+        assert 0 < left[keys.of_batch(batch.id, "kept")] <= 30 * DAY

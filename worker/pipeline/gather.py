@@ -1,0 +1,163 @@
+"""Takes in what other systems ask for, and makes batches of it (SPEC 8).
+
+Events gather in Redis, each once; a gathering that is full, or old enough, becomes a batch like any other. Whoever
+makes it may die at any time: the gathering is kept until the batch counts, and its reference names one batch for ever.
+"""
+
+import asyncio
+import csv
+import io
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC
+from typing import BinaryIO, Final, cast
+
+import structlog
+from redis.exceptions import RedisError
+
+from worker.domain.batches import Lane, Target
+from worker.domain.brakes import Brakes
+from worker.domain.customer_ids import IdRule
+from worker.domain.errors import ExpungeError
+from worker.domain.events import Event
+from worker.domain.people import EVENTS, ApprovalRule
+from worker.intake.csv_file import CsvFile
+from worker.intake.source import Source
+from worker.logs import where
+from worker.pipeline.accept import describe
+from worker.pipeline.admission import signed
+from worker.pipeline.reconcile import Feeder
+from worker.pipeline.submission import take_in
+from worker.store.batches import Batches
+from worker.store.gatherings import Asked, Gathering, Gatherings, Taken
+from worker.store.holds import Holds
+
+COLUMNS: Final = ("customer_id", "reference", "due", "event_source", "event_id")
+"""Of a rolling batch's input, and so of its report."""
+EVERY: Final = 1.0
+"""Seconds between two looks for what is due."""
+_LARGEST: Final = 1 << 30  # bytes of a gathering; settings bound its records
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRule:
+    """How a gathering becomes a batch."""
+
+    target: Target
+    ids: IdRule
+    shard_size: int
+    brakes: Brakes
+    approval: ApprovalRule
+
+
+class Gatherer:
+    """Takes events, and makes batches of them; any number of processes may do so side by side."""
+
+    def __init__(self, gatherings: Gatherings, batches: Batches, holds: Holds, feeder: Feeder, rule: BatchRule) -> None:
+        self._gatherings = gatherings
+        self._batches = batches
+        self._holds = holds
+        self._feeder = feeder
+        self._rule = rule
+
+    async def take(self, events: Sequence[Event]) -> list[Taken]:
+        """Keep events, each once; returns in their order what became of each.
+
+        When this returns, all are persisted. After a ``RedisError`` some may be; it is safe to ask again.
+        """
+        taken: dict[int, Taken] = {}
+        for lane, positions in _by_lane(events).items():
+            for some in self._in_calls(events, positions):
+                answers = await self._gatherings.add([_asked(events[at]) for at in some], lane)
+                taken.update(zip(some, answers, strict=True))
+        return [taken[at] for at in range(len(events))]
+
+    def _in_calls(self, events: Sequence[Event], positions: Iterable[int]) -> Iterator[list[int]]:
+        """As many events at once as one gathering has a place for."""
+        some: list[int] = []
+        records = 0
+        for at in positions:
+            count = len(events[at].customer_ids)
+            if some and records + count > self._gatherings.size:
+                yield some
+                some, records = [], 0
+            some.append(at)
+            records += count
+        if some:
+            yield some
+
+    async def close_forever(self) -> None:
+        """Make batches of what is due, again and again; what fails stays as it is, and its turn comes again."""
+        while True:
+            try:
+                while gathering := await self._gatherings.claim():
+                    await self._make_batch(gathering)
+            except RedisError as error:
+                log.warning("gathering of events waits for Redis", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
+                log.error("events were not made a batch", error=where(error))
+            await asyncio.sleep(EVERY)
+
+    async def _make_batch(self, gathering: Gathering) -> None:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            file.write(_lines([COLUMNS]).encode())
+            async for lines in self._gatherings.lines(gathering):
+                file.write(b"".join(lines))
+            source = Source.of(cast("BinaryIO", file), f"events {gathering.id}", _LARGEST)
+            with CsvFile.open(source, rule=self._rule.ids, max_rows=gathering.records) as csv_file:
+                inspection = await asyncio.to_thread(csv_file.inspect)
+                if inspection.rows != gathering.records:
+                    return  # somebody else has just made a batch of it
+                try:
+                    batch = await self._submit(csv_file, gathering)
+                except ExpungeError as error:
+                    log.error("events were not made a batch", gathering=gathering.id, error=str(error))
+                    return
+        await self._gatherings.remove(gathering)
+        log.info("events became a batch", batch=batch, gathering=gathering.id, records=gathering.records)
+
+    async def _submit(self, csv_file: CsvFile, gathering: Gathering) -> str:
+        rule = self._rule
+        description = describe(
+            csv_file.inspect(),
+            rule.target,
+            rule.shard_size,
+            reference_of(gathering.id),
+            gathering.lane,
+            rule.brakes,
+            gathering.due,
+            approval=rule.approval,
+        )
+        description = replace(signed(description, EVENTS), kept=COLUMNS[1:])
+        taken = await take_in(self._batches, self._holds, self._feeder, csv_file, description, again=False)
+        return taken.batch.id
+
+
+def reference_of(gathering_id: str) -> str:
+    """The reference of the batch that a gathering becomes, known before it is one."""
+    return f"events-{gathering_id}"
+
+
+def _by_lane(events: Sequence[Event]) -> Mapping[Lane, list[int]]:
+    """Positions by lane, the urgent ones first."""
+    lanes: dict[Lane, list[int]] = {lane: [] for lane in Lane}
+    for at, event in enumerate(events):
+        lanes[event.lane].append(at)
+    return lanes
+
+
+def _asked(event: Event) -> Asked:
+    due = f"{event.due.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if event.due else ""
+    also = (event.reference or "", due, event.source, event.id)
+    lines = _lines((customer_id, *also) for customer_id in event.customer_ids)
+    moment = event.due.timestamp() if event.due else None
+    return Asked(event.source, event.id, len(event.customer_ids), moment, lines)
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
