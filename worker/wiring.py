@@ -21,6 +21,7 @@ from worker.store import keys
 from worker.store.audit import Audit
 from worker.store.batches import Batches
 from worker.store.connection import open_redis
+from worker.store.dead_letters import DeadLetters
 from worker.store.finished import Finished
 from worker.store.gatherings import Gatherings
 from worker.store.holds import Holds
@@ -57,6 +58,7 @@ class Store:
     requests: Requests
     finished: Finished
     gatherer: Gatherer
+    dead_letters: DeadLetters
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             audit=Audit(redis),
             requests=Requests(redis),
             finished=Finished(redis),
+            dead_letters=DeadLetters(redis, settings.target, settings.retention_days),
             gatherer=_gatherer(redis, settings, digester, batches, holds, feeder),
         )
 

@@ -1,7 +1,5 @@
 """Events of other systems gather, each once, and become batches like any other (SPEC 8)."""
 
-import asyncio
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -19,19 +17,11 @@ from worker.store import keys
 from worker.wiring import Store, open_store
 
 DAY = 86_400
+QUICK = 1e-6  # seconds: every gathering is due at once
 
 
 def event(number: int, *customers: str, source: str = "/crm", **others: Any) -> Event:
     return Event(source, f"e{number}", customers or (f"c{number}",), **others)
-
-
-async def close(store: Store) -> None:
-    """One look for what is due."""
-    closing = asyncio.create_task(store.gatherer.close_forever())
-    await asyncio.sleep(0.3)
-    closing.cancel()
-    with suppress(asyncio.CancelledError):
-        await closing
 
 
 async def batches(store: Store) -> list[Batch]:
@@ -55,12 +45,12 @@ async def test_an_event_counts_once_however_often_it_comes_and_is_answered_the_s
 
 
 async def test_events_become_a_batch_with_their_reference_and_due_in_the_report(redis_url: str) -> None:
-    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+    async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
         due = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
         later = datetime(2027, 2, 1, tzinfo=UTC)
         asked = [event(1, "c1", "c2", reference="A-1", due=later), event(2, "c3", due=due), event(3, "c1")]
         taken = await store.gatherer.take(asked)
-        await close(store)
+        await store.gatherer.close_due()
 
         (batch,) = await batches(store)
         description = batch.description
@@ -82,20 +72,20 @@ async def test_events_become_a_batch_with_their_reference_and_due_in_the_report(
 async def test_a_rolling_batch_closes_by_size_and_the_next_event_opens_another(redis_url: str) -> None:
     async with open_store(make_settings(redis_url, event_batch_size=3, event_batch_age=3600)) as store:
         await store.gatherer.take([event(1), event(2)])
-        await close(store)
+        await store.gatherer.close_due()
         assert await batches(store) == [], "it is neither full nor old"
 
         await store.gatherer.take([event(3, "c3", "c4"), event(5)])
-        await close(store)
+        await store.gatherer.close_due()
 
         made = await batches(store)
         assert [await customers_of(store, batch) for batch in made] == [["c1", "c2"], ["c3", "c4", "c5"]]
 
 
 async def test_no_gathering_ever_has_more_records_than_one_may_have(redis_url: str) -> None:
-    async with open_store(make_settings(redis_url, event_batch_size=3, event_batch_age=0.001)) as store:
+    async with open_store(make_settings(redis_url, event_batch_size=3, event_batch_age=QUICK)) as store:
         await store.gatherer.take([event(number) for number in range(10)])
-        await close(store)
+        await store.gatherer.close_due()
         made = await batches(store)
         assert [batch.description.rows for batch in made] == [3, 3, 3, 1]
 
@@ -109,11 +99,11 @@ async def test_lanes_gather_apart_and_never_more_than_one_is_open_for_each(store
 
 
 async def test_a_batch_of_events_is_guarded_as_any_other(redis_url: str) -> None:
-    settings = make_settings(redis_url, event_batch_age=0.001, approval_above=0, canary=20)
+    settings = make_settings(redis_url, event_batch_age=QUICK, approval_above=0, canary=20)
     async with open_store(settings) as store:
         await store.holds.add(["c2"], Term("a lawsuit"), replace=False)
         await store.gatherer.take([event(1), event(2)])
-        await close(store)
+        await store.gatherer.close_due()
 
         (batch,) = await batches(store)
         assert batch.state is BatchState.AWAITING_APPROVAL
@@ -126,7 +116,7 @@ async def test_whoever_makes_the_batch_may_die_at_any_step_and_it_is_made_once(
     redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dies after the batch counts, before the gathering is forgotten; then another one comes."""
-    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+    async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
         await store.gatherer.take([event(1), event(2)])
 
         async def die(*_: object) -> None:
@@ -134,22 +124,22 @@ async def test_whoever_makes_the_batch_may_die_at_any_step_and_it_is_made_once(
 
         with monkeypatch.context() as dying:
             dying.setattr("worker.store.gatherings.Gatherings.remove", die)
-            await close(store)
+            with pytest.raises(RuntimeError):
+                await store.gatherer.close_due()
         assert len(await batches(store)) == 1
 
         due = keys.gatherings(make_settings(redis_url).target)
         (claimed,) = [str(raw, "ascii") for raw in cast("list[bytes]", await redis.zrange(due, 0, -1))]
         await redis.zadd(due, {claimed: 1})  # a minute later
-        await close(store)
+        await store.gatherer.close_due()
 
         assert [await customers_of(store, batch) for batch in await batches(store)] == [["c1", "c2"]]
         assert await redis.zcard(due) == 0
 
 
 async def test_what_is_claimed_is_given_to_nobody_else_meanwhile_and_takes_no_more_events(redis_url: str) -> None:
-    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+    async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
         first = await store.gatherer.take([event(1)])
-        await asyncio.sleep(0.01)
         gatherings = store.gatherer._gatherings
         claimed = await gatherings.claim()
         assert claimed is not None
@@ -176,10 +166,10 @@ async def test_what_is_remembered_of_an_event_does_not_show_it(store: Store) -> 
 
 
 async def test_kept_cells_expire_with_their_batch(redis_url: str) -> None:
-    async with open_store(make_settings(redis_url, event_batch_age=0.001)) as store:
+    async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
         await store.holds.add(["c1"], Term("a lawsuit"), replace=False)
         await store.gatherer.take([event(1)])  # on hold, so that the batch ends at once
-        await close(store)
+        await store.gatherer.close_due()
         (batch,) = await batches(store)
         assert batch.state is BatchState.COMPLETED
         left = await lifetimes(store.redis, [keys.of_batch(batch.id, "kept")])

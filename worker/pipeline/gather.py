@@ -93,13 +93,17 @@ class Gatherer:
         """Make batches of what is due, again and again; what fails stays as it is, and its turn comes again."""
         while True:
             try:
-                while gathering := await self._gatherings.claim():
-                    await self._make_batch(gathering)
+                await self.close_due()
             except RedisError as error:
                 log.warning("gathering of events waits for Redis", error=type(error).__name__)
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
                 log.error("events were not made a batch", error=where(error))
             await asyncio.sleep(EVERY)
+
+    async def close_due(self) -> None:
+        """Make batches of what is due now."""
+        while gathering := await self._gatherings.claim():
+            await self._make_batch(gathering)
 
     async def _make_batch(self, gathering: Gathering) -> None:
         with tempfile.TemporaryFile(buffering=0) as file:

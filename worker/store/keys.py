@@ -56,6 +56,11 @@ def open_gathering(target: Target) -> str:
     return f"expunge:gathering-open:{target.route}:"
 
 
+def dead_letters(target: Target) -> str:
+    """Stream: events of one merchant and environment that can never be taken."""
+    return f"expunge:dead-letters:{target.owner}"
+
+
 def holds(target: Target) -> str:
     """Hash: the customers on hold of one merchant and environment, to end, beginning and ground."""
     return f"expunge:holds:{target.owner}"

@@ -1,0 +1,63 @@
+"""Events that can never be taken, and nobody was there to be told: kept with the reason (SPEC 8)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from worker.domain.batches import Target
+from worker.store import keys
+
+LARGEST = 256 << 10
+"""Bytes of an event that are kept; of a larger one nothing is."""
+_MOST = 100_000  # letters; what is beyond pushes out the oldest
+_DAY_MS = 86_400_000
+
+
+class DeadLetter(NamedTuple):
+    """An event as it came, and why it was not taken."""
+
+    way: str
+    """``stream`` or ``celery``."""
+    place: str
+    """The stream or queue that it came from, and what names it there."""
+    reason: str
+    """One line; shows no customer."""
+    content: bytes
+    """May hold personal data."""
+
+
+class DeadLetters:
+    """Those of one merchant and environment; each is kept for ``days`` at most."""
+
+    def __init__(self, redis: Redis, target: Target, days: int) -> None:
+        self._redis = redis
+        self._key = keys.dead_letters(target)
+        self._days = days
+
+    async def add_to(self, pipe: Pipeline, letters: Sequence[DeadLetter]) -> None:
+        """Put letters into a transaction, which also takes the events from where they came."""
+        if not letters:
+            return
+        now = int((await self._redis.time())[0]) * 1000
+        for letter in letters:
+            content = letter.content if len(letter.content) <= LARGEST else b""
+            fields = {"way": letter.way, "place": letter.place, "reason": letter.reason, "content": content}
+            pipe.xadd(self._key, fields, maxlen=_MOST, approximate=True)  # type: ignore[arg-type]
+        pipe.xtrim(self._key, minid=now - self._days * _DAY_MS)
+        pipe.expire(self._key, self._days * 86_400)
+
+    async def list(self, count: int) -> list[tuple[str, DeadLetter]]:
+        """The oldest, each with its ID."""
+        found: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrange(self._key, count=count)  # type: ignore[assignment]
+        return [(raw_id.decode(), _to_letter(fields)) for raw_id, fields in found]
+
+    async def remove(self, letter_ids: Sequence[str]) -> int:
+        """Forget letters; returns how many there were."""
+        return int(await self._redis.xdel(self._key, *letter_ids)) if letter_ids else 0
+
+
+def _to_letter(fields: dict[bytes, bytes]) -> DeadLetter:
+    way, place, reason = (fields[name].decode() for name in (b"way", b"place", b"reason"))
+    return DeadLetter(way, place, reason, fields[b"content"])
