@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -15,6 +17,7 @@ from worker.domain.people import NO_APPROVAL
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
 from worker.store.batches import Accepted
+from worker.store.packing import unpack_kept
 from worker.wiring import Store
 
 Write = Callable[[str], Path]
@@ -212,3 +215,36 @@ async def test_of_two_submissions_under_one_reference_at_once_one_becomes_a_batc
     assert len({one.batch_id for one in accepted}) == 1
     assert [one.known_by for one in accepted].count(None) == 1
     assert set((await outcomes(store.batches, accepted[0].batch_id)).values()) == {None}
+
+
+async def test_kept_columns_stand_in_the_order_of_the_file_and_others_are_not_stored(
+    store: Store, write: Write
+) -> None:
+    """SPEC 9: the store keeps the ID column and those that are named, and no personal column unasked."""
+    path = write("case,customer_id,name,note\nA1,c1,Ada,\nA2,c/2,Bob,x\nA3,c3,Cy,y\nA4,c4,Di,z\n")
+    with opened(path) as file:
+        description = replace(described(file), kept=("note", "case"))
+        accepted = await accept(store.batches, store.holds, file, description)
+
+    batch = await existing(store.batches, accepted.batch_id)
+    assert batch.description.stored_columns == ("case", "customer_id", "note")
+    assert [(line.customer_id, list(line.cells)) for line in await lines(store.batches, batch.id)] == [
+        ("c1", ["A1", "c1", ""]),
+        ("c/2", ["A2", "c/2", "x"]),
+        ("c3", ["A3", "c3", "y"]),
+        ("c4", ["A4", "c4", "z"]),
+    ]
+    for name in await all_keys(store.redis, f"expunge:{{{batch.id}}}:kept"):
+        assert await store.redis.ttl(name) == -1, "it counts: it expires with the batch only"
+        packed = cast("list[bytes]", await store.redis.hvals(name))
+        assert "Ada" not in str([unpack_kept(shard) for shard in packed])
+
+
+async def test_kept_cells_of_a_submission_that_fails_are_gone(store: Store, write: Write) -> None:
+    path = write("customer_id,case\n" + "".join(f"c{number},A\n" for number in range(10)))
+    with opened(path) as file:
+        description = replace(described(file), kept=("case",))
+        path.write_text(path.read_text().replace("c9", "x9"))
+        with pytest.raises(InputError, match="changed"):
+            await accept(store.batches, store.holds, file, description)
+    assert await all_keys(store.redis, "expunge:{*") == []

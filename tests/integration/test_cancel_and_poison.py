@@ -330,7 +330,7 @@ async def test_a_record_in_hand_at_one_death_is_sent_first_and_not_blamed(
 
 
 async def test_with_fewer_deaths_a_shard_is_sent_as_usual(worker: Open, upstream: SimulatorThread) -> None:
-    upstream.use(Scenario(latency="20ms"))
+    upstream.use(Scenario(latency="200ms"))
     ours = await worker()
     batch_id = await accepted(ours, ids(40))
     await die(ours.store, batch_id, POISON - 1)

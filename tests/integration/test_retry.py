@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conftest import TARGET, all_keys, claimed, existing, lifetimes, lines, outcomes, submit
+from tests.conftest import TARGET, all_keys, claimed, existing, lifetimes, lines, new_batch_id, outcomes, submit
+from tests.conftest import describe as describe_batch
 from tests.integration.conftest import Open
 from worker.domain.batches import Batch, BatchState, Lane
 from worker.domain.brakes import Brakes
@@ -182,3 +183,19 @@ async def test_doubts_are_kept_as_long_as_the_batch_and_no_longer(store: Store) 
         claim, [Written(at, i, Result(Reason.CONFIRMED)) for at, i in enumerate("ab")], time.time()
     )
     assert keys.of_batch(made.id, "tries:0") not in await all_keys(store.redis)
+
+
+async def test_a_retry_keeps_the_cells_that_the_batch_had_kept(store: Store) -> None:
+    ids = ["c1", "c2", "c3"]
+    description = describe_batch(ids, columns=("case", "customer_id"), kept=("case",))
+    loading = store.batches.load(new_batch_id())
+    await loading.add_shard(0, ids, {}, kept=[["A1"], ["A2"], ["A3"]])
+    batch_id = (await loading.commit(description, again=False)).batch_id
+    claim = await claimed(store.shards, batch_id)
+    reasons = [Reason.NO_ANSWER, Reason.CONFIRMED, Reason.SERVER_ERROR]
+    await store.shards.record(claim, [Written(at, ids[at], Result(reasons[at])) for at in range(3)], time.time())
+
+    made = await retried(store, await existing(store.batches, batch_id), 1)
+
+    assert made.description.stored_columns == ("case", "customer_id")
+    assert [list(line.cells) for line in await lines(store.batches, made.id)] == [["A1", "c1"], ["A3", "c3"]]
