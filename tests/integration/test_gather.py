@@ -98,6 +98,21 @@ async def test_lanes_gather_apart_and_never_more_than_one_is_open_for_each(store
     assert await store.redis.zcard(keys.gatherings(make_settings("redis://x").target)) == 2
 
 
+async def test_the_batch_has_the_lane_of_its_events(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
+        await store.gatherer.take([event(1), event(2, lane=Lane.URGENT)])
+        await store.gatherer.close_due()
+        made = {batch.description.lane: await customers_of(store, batch) for batch in await batches(store)}
+        assert made == {Lane.URGENT: ["c2"], Lane.BULK: ["c1"]}
+
+
+async def test_a_rolling_batch_is_no_larger_than_any_may_be(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_age=QUICK, max_batch=2)) as store:
+        await store.gatherer.take([event(number) for number in range(3)])
+        await store.gatherer.close_due()
+        assert [batch.description.rows for batch in await batches(store)] == [2, 1]
+
+
 async def test_a_batch_of_events_is_guarded_as_any_other(redis_url: str) -> None:
     settings = make_settings(redis_url, event_batch_age=QUICK, approval_above=0, canary=20)
     async with open_store(settings) as store:
@@ -135,6 +150,16 @@ async def test_whoever_makes_the_batch_may_die_at_any_step_and_it_is_made_once(
 
         assert [await customers_of(store, batch) for batch in await batches(store)] == [["c1", "c2"]]
         assert await redis.zcard(due) == 0
+
+
+async def test_whoever_comes_late_to_a_gathering_makes_no_batch_of_what_is_left(redis_url: str) -> None:
+    """It was given out again since its maker was slow, and that one has just removed the first half of it."""
+    async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
+        await store.gatherer.take([event(1), event(2)])
+        (lines_key,) = await all_keys(store.redis, f"{keys.GATHERING}*:lines")
+        await store.redis.lpop(lines_key)
+        await store.gatherer.close_due()
+        assert await batches(store) == []
 
 
 async def test_what_is_claimed_is_given_to_nobody_else_meanwhile_and_takes_no_more_events(redis_url: str) -> None:

@@ -8,6 +8,7 @@ from tests.conftest import describe
 from worker.domain.batches import Batch, BatchState, Environment, Tally
 from worker.domain.errors import Guard, RefusedError
 from worker.domain.people import (
+    EVENTS,
     MAY,
     WORKER,
     Act,
@@ -111,7 +112,7 @@ def test_a_name_may_be(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "Anna", "anna ", "an na", "änna", "\u0430nna", "-anna", "a" * 65, "anna\n", WORKER]
+    "name", ["", "Anna", "anna ", "an na", "änna", "\u0430nna", "-anna", "a" * 65, "anna\n", WORKER, EVENTS]
 )
 def test_a_name_may_not_be(name: str) -> None:
     """Least of all one that looks like another's."""

@@ -114,7 +114,8 @@ class Gatherer:
             with CsvFile.open(source, rule=self._rule.ids, max_rows=gathering.records) as csv_file:
                 inspection = await asyncio.to_thread(csv_file.inspect)
                 if inspection.rows != gathering.records:
-                    return  # somebody else has just made a batch of it
+                    log.warning("events left: somebody else has just made a batch of them", gathering=gathering.id)
+                    return
                 try:
                     batch = await self._submit(csv_file, gathering)
                 except ExpungeError as error:

@@ -166,13 +166,8 @@ class Loading:
 
     async def discard(self) -> None:
         """Remove what was loaded."""
-        parts = [
-            "ids",
-            "kept",
-            "shards",
-            *(f"{part}:{shard}" for shard in self._shards_with_more for part in ("out", "tries")),
-        ]
-        await self._redis.unlink(*map(self._key, parts))
+        more = [f"{part}:{shard}" for shard in self._shards_with_more for part in ("out", "tries")]
+        await self._redis.unlink(*map(self._key, ["ids", "kept", "shards", *more]))
 
     def _key(self, part: str) -> str:
         return keys.of_batch(self._id, part)
