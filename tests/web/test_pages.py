@@ -142,6 +142,24 @@ async def test_nothing_on_a_page_needs_what_the_policy_forbids(ada: Client, web_
         assert not re.search(r"<style|\sstyle=|<script(?! src=)|\son[a-z]+=|javascript:", text), address
 
 
+async def test_a_page_in_work_does_not_stand_still_when_the_session_has_ended(
+    ada: Client,  # noqa: ARG001 - the first token
+    stranger: Client,
+    web_store: Store,
+) -> None:
+    batch = (await submit(web_store.batches, ["c1"])).batch_id
+    answer = await stranger.get(f"/batches/{batch}/live?seen=running", headers=PAGE)
+    assert (answer.status_code, answer.headers.get("hx-refresh")) == (401, "true")
+
+
+@pytest.mark.parametrize("act", ["approve", "cancel"])
+async def test_a_question_that_is_settled_is_not_asked(ada: Client, web_store: Store, act: str) -> None:
+    batch = (await submit(web_store.batches, ["c1"])).batch_id
+    await finish(web_store.shards, batch, 1)
+    answer = await ada.get(f"/batches/{batch}/{act}", headers=PAGE)
+    assert (answer.status_code, answer.headers.get("location")) == (303, f"/batches/{batch}")
+
+
 async def test_a_page_in_work_is_asked_anew_when_its_state_changes(ada: Client, web_store: Store) -> None:
     batch = (await submit(web_store.batches, ["c1"])).batch_id
     same = await ada.get(f"/batches/{batch}/live?seen=running", headers=PAGE)
