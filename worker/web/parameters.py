@@ -19,7 +19,7 @@ def check_known(request: Request) -> None:
 
 def _named(dependant: Dependant) -> dict[str, object]:
     """The query's parameters of a route and of all it depends on, and their types."""
-    found = {each.alias: each.field_info.annotation for each in dependant.query_params}
+    found: dict[str, object] = {each.alias: each.field_info.annotation for each in dependant.query_params}
     for other in dependant.dependencies:
         found |= _named(other)
     return found
