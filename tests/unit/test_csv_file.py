@@ -285,6 +285,24 @@ def test_a_workbook_and_gzip_by_another_name_are_recognized(written: Written) ->
     assert "is packed with gzip" in refusal(written(gzip.compress(b"customer_id\nc1\n")))
 
 
+@pytest.mark.parametrize(
+    "head", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"GIF89a", b"%PDF-1.7\n", b"\xd0\xcf\x11\xe0"]
+)
+@pytest.mark.parametrize("skip_bad_rows", [False, True])
+def test_an_image_is_not_said_to_be_a_text_that_can_be_mended(
+    written: Written, head: bytes, skip_bad_rows: bool
+) -> None:
+    problem = refusal(written(head + bytes(range(256)) * 8), skip_bad_rows=skip_bad_rows)
+    assert "is an image, a PDF or an old workbook: choose a CSV file" in problem
+    assert "line" not in problem
+
+
+def test_a_file_that_was_packed_twice_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "twice.csv.gz"
+    path.write_bytes(gzip.compress(gzip.compress(b"customer_id\nc1\n")))
+    assert "is packed with gzip twice: unpack it once" in refusal(path)
+
+
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "none.csv")
 

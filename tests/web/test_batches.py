@@ -93,6 +93,30 @@ async def test_a_brake_is_named_with_what_would_be_allowed(ada: Client, web_stor
     assert resumed.json()["despite"] == ["failure_threshold"]
 
 
+@pytest.mark.parametrize(
+    ("act", "query"),
+    [
+        ("approve", {"sha265": "0"}),
+        ("resume", {"dispite": "canary"}),
+        ("retry", {"confrim": "1"}),
+        ("pause", {"x": "1"}),
+    ],
+)
+async def test_a_parameter_that_would_be_ignored_is_refused_and_nothing_is_done(
+    ada: Client, web_store: Store, act: str, query: dict[str, str]
+) -> None:
+    before = await existing(web_store.batches, (await submit(web_store.batches, ["c1"])).batch_id)
+    answer = await ada.post(f"/v1/batches/{before.id}/{act}", params=query)
+    assert repr(next(iter(query))) in problem(answer, "request")
+    assert await existing(web_store.batches, before.id) == before
+
+
+async def test_a_slip_in_a_parameter_does_not_give_another_report(vera: Client, batch_id: str) -> None:
+    for path in ("report", "manifest"):
+        answer = await vera.get(f"/v1/batches/{batch_id}/{path}", params={"onyl": "failed"})
+        assert "only" in problem(answer, "request")
+
+
 async def test_what_may_end_otherwise_is_sent_again_once(anna: Client, web_store: Store) -> None:
     batch_id = (await submit(web_store.batches, ["c1", "c2", "c3"])).batch_id
     problem(await anna.post(f"/v1/batches/{batch_id}/retry"), "state")

@@ -35,15 +35,35 @@ async def test_what_another_sent_is_not_to_be_found(anna: Client, ada: Client) -
     assert (await ada.post(f"{address.partition('?')[0]}/submit", headers=PAGE)).status_code == 404
 
 
-async def test_a_file_is_gone_when_it_was_submitted_or_discarded(anna: Client) -> None:
-    submitted, discarded = await chosen(anna), await chosen(anna, b"customer_id\nc3\n")
-    path = submitted.partition("?")[0]
-    made = await anna.post(f"{path}/submit", data={"reference": "", "due": ""}, headers=PAGE)
-    assert re.fullmatch("/batches/[0-9a-z]{13}", made.headers["location"])
-    await anna.post(f"{discarded.partition('?')[0]}/discard", headers=PAGE)
-    for address in (submitted, discarded):
-        assert (await anna.get(address, headers=PAGE)).status_code == 404
-    assert (await anna.post(f"{path}/submit", headers=PAGE)).status_code == 404
+async def test_a_file_is_gone_when_it_was_discarded(anna: Client) -> None:
+    address = await chosen(anna)
+    await anna.post(f"{address.partition('?')[0]}/discard", headers=PAGE)
+    answer = await anna.get(address, headers=PAGE)
+    assert answer.status_code == 404
+    assert "nothing was sent" not in answer.text  # whoever asks may have submitted it to a process that is gone
+
+
+async def test_whoever_comes_back_to_a_file_that_was_submitted_is_led_to_its_batch(anna: Client, ada: Client) -> None:
+    address = await chosen(anna)
+    path = address.partition("?")[0]
+    made = (await anna.post(f"{path}/submit", data={"reference": "", "due": ""}, headers=PAGE)).headers["location"]
+    assert re.fullmatch("/batches/[0-9a-z]{13}", made)
+    back = [
+        await anna.get(address, headers=PAGE),
+        await anna.post(f"{path}/submit", headers=PAGE),
+        await anna.post(f"{path}/discard", headers=PAGE),
+    ]
+    assert [(answer.status_code, answer.headers.get("location")) for answer in back] == [(303, made)] * 3
+    assert (await ada.get(address, headers=PAGE)).status_code == 404
+
+
+async def test_a_double_click_makes_one_batch_even_of_a_file_that_is_taken_again(anna: Client) -> None:
+    path = (await chosen(anna)).partition("?")[0]
+    clicks = [anna.post(f"{path}/submit", data={"again": "true"}, headers=PAGE) for _ in range(3)]
+    answers = await asyncio.gather(*clicks)
+    assert {answer.status_code for answer in answers} == {303}
+    assert len({answer.headers["location"] for answer in answers}) == 1
+    assert len((await anna.get("/v1/batches")).json()["batches"]) == 1
 
 
 async def test_the_oldest_of_many_files_of_one_person_goes(anna: Client) -> None:
@@ -120,6 +140,24 @@ async def test_nothing_on_a_page_needs_what_the_policy_forbids(ada: Client, web_
     for address in ("/", "/new", "/batches", f"/batches/{batch}", f"/batches/{batch}/cancel", "/holds", "/audit"):
         text = (await ada.get(address, headers=PAGE)).text
         assert not re.search(r"<style|\sstyle=|<script(?! src=)|\son[a-z]+=|javascript:", text), address
+
+
+async def test_a_page_in_work_does_not_stand_still_when_the_session_has_ended(
+    ada: Client,  # noqa: ARG001 - the first token
+    stranger: Client,
+    web_store: Store,
+) -> None:
+    batch = (await submit(web_store.batches, ["c1"])).batch_id
+    answer = await stranger.get(f"/batches/{batch}/live?seen=running", headers=PAGE)
+    assert (answer.status_code, answer.headers.get("hx-refresh")) == (401, "true")
+
+
+@pytest.mark.parametrize("act", ["approve", "cancel"])
+async def test_a_question_that_is_settled_is_not_asked(ada: Client, web_store: Store, act: str) -> None:
+    batch = (await submit(web_store.batches, ["c1"])).batch_id
+    await finish(web_store.shards, batch, 1)
+    answer = await ada.get(f"/batches/{batch}/{act}", headers=PAGE)
+    assert (answer.status_code, answer.headers.get("location")) == (303, f"/batches/{batch}")
 
 
 async def test_a_page_in_work_is_asked_anew_when_its_state_changes(ada: Client, web_store: Store) -> None:

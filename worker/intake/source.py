@@ -22,6 +22,7 @@ GIBIBYTE = 1 << 30
 _CHUNK = 1 << 18
 _BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
+_NO_TEXT = (b"\x89PNG", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"%PDF-", b"\xd0\xcf\x11\xe0")
 _UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
 
 
@@ -90,12 +91,16 @@ class Source:
         return Reading(stream, raw)
 
     def check_encoding(self) -> None:
-        """Raise InputError for what is wrong as a whole: UTF-16 or UTF-32, a workbook, gzip under another name."""
+        """Raise InputError for what is wrong as a whole: no text, UTF-16 or UTF-32, gzip twice or by another name."""
         head = self.read().stream.read(4096)
+        if head.startswith(GZIP) and self.packed:
+            raise InputError(self.path, "is packed with gzip twice: unpack it once")
         if head.startswith(GZIP):
             raise InputError(self.path, "is packed with gzip: unpack it, or give it a name that ends with .csv.gz")
         if head.startswith(b"PK\x03\x04"):
             raise InputError(self.path, "is a workbook or a zip file: save it as 'CSV UTF-8'")
+        if head.startswith(_NO_TEXT):
+            raise InputError(self.path, "is an image, a PDF or an old workbook: choose a CSV file")
         if head.startswith(_UTF_16_OR_32) or b"\0" in head[:4] or head.count(0) * 4 > len(head):
             raise InputError(self.path, "is UTF-16 or UTF-32, not UTF-8: save it as 'CSV UTF-8'", 1)
 

@@ -16,6 +16,7 @@ from worker.domain.errors import Guard, RefusedError
 from worker.domain.people import MAY, Act, Person, Reach, Token
 from worker.pipeline.admission import FIRST_TOKEN, note_refusal
 from worker.settings import Settings
+from worker.web.parameters import check_known
 from worker.web.problems import Kind, Problem
 from worker.web.state import Web, web_of
 from worker.wiring import Store
@@ -103,6 +104,7 @@ async def _admitted(request: Request, act: Act, batch_id: str | None = None) -> 
     await web.limits.count(token.id)
     if MAY[act].get(person.role, Reach.ANY) is Reach.ANY:
         person.check(act)
+    check_known(request)
     return person
 
 

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from worker.intake.csv_file import CsvFile
@@ -32,6 +32,8 @@ class Kept:
     name: str
     size: int
     file: BinaryIO
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of whoever submits it, so that a double click makes one batch."""
 
     @asynccontextmanager
     async def opened(self, fields: FileFields, settings: Settings) -> AsyncIterator[CsvFile]:
@@ -48,6 +50,7 @@ class KeptFiles:
         self._most_bytes = _LARGEST * max_upload
         self._lasts = lasts
         self._files: dict[str, Kept] = {}
+        self._batches: dict[tuple[str, str], str] = {}
 
     def keep(self, upload: Upload, owner: str) -> Kept:
         """Keep what was uploaded for the person of this name; raises ``Problem`` where there is no place for it."""
@@ -70,9 +73,20 @@ class KeptFiles:
             raise Problem(
                 Kind.NOT_FOUND,
                 "the file is not here any more, since files are kept for half an hour and by one process: "
-                "choose it again; nothing was sent",
+                "look whether its batch is in the list, and choose it again if not",
             )
         return kept
+
+    def submitted(self, kept: Kept, batch_id: str) -> None:
+        """Forget a file of which this batch was made, but for a while not which one that is."""
+        self.let_go(kept.id)
+        key = (kept.id, kept.owner)
+        self._batches[key] = batch_id
+        asyncio.get_running_loop().call_later(self._lasts, self._batches.pop, key, None)
+
+    def batch_of(self, kept_id: str, owner: str) -> str | None:
+        """The batch that was made of what this person sent."""
+        return self._batches.get((kept_id, owner))
 
     def let_go(self, kept_id: str) -> None:
         """Forget a file; does nothing if it is gone."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
 
-from worker.domain.batches import Batch
+from worker.domain.batches import Batch, BatchState
 from worker.domain.brakes import Despite
 from worker.domain.people import Act
 from worker.pipeline import retry as retrying
@@ -24,7 +24,9 @@ Retrying = Annotated[Admitted, Depends(on_batch(Act.SUBMIT))]
 
 @router.get("/approve")
 async def ask_to_approve(request: Request, admitted: Approving, web: TheWeb) -> Response:
-    """Who submitted what, before it may run."""
+    """Who submitted what, before it may run; nothing to ask if somebody was faster."""
+    if admitted.batch.state is not BatchState.AWAITING_APPROVAL:
+        return _back(admitted.batch)
     plan = await api.show_plan(admitted, web)
     return page(request, "approve.html", admitted.person, batch=admitted.batch, plan=plan)
 
@@ -52,7 +54,9 @@ async def resume(admitted: Resuming, web: TheWeb, despite: Annotated[Despite | N
 
 @router.get("/cancel")
 async def ask_to_cancel(request: Request, admitted: Cancelling) -> Response:
-    """What it means, before it is done."""
+    """What it means, before it is done; nothing to ask of a batch that has ended."""
+    if admitted.batch.ended_at is not None:
+        return _back(admitted.batch)
     return page(request, "cancel.html", admitted.person, batch=admitted.batch)
 
 

@@ -45,6 +45,8 @@ async def preview(
     request: Request, person: Submitting, web: TheWeb, kept_id: str, fields: Annotated[FileFields, Query()]
 ) -> Response:
     """What a submission of the file would do."""
+    if made := web.kept.batch_of(kept_id, person.name):
+        return _to_batch(made)
     kept = web.kept.find(kept_id, person.name)
     try:
         async with kept.opened(fields, web.settings) as csv_file:
@@ -69,19 +71,30 @@ async def preview(
 async def submit_kept(
     request: Request, person: Submitting, web: TheWeb, kept_id: str, fields: Annotated[SubmissionFields, Form()]
 ) -> Response:
-    """Make a batch of the file."""
-    kept = web.kept.find(kept_id, person.name)
-    async with kept.opened(fields, web.settings) as csv_file:
-        taken = await submit(request, web, person, csv_file, fields)
-    web.kept.let_go(kept_id)
-    return RedirectResponse(f"/batches/{taken.batch.id}", 303)
+    """Make a batch of the file; asked again, or by a double click, it is the same batch."""
+    if made := web.kept.batch_of(kept_id, person.name):
+        return _to_batch(made)
+    async with web.kept.find(kept_id, person.name).turn:
+        made = web.kept.batch_of(kept_id, person.name)
+        if made is None:
+            kept = web.kept.find(kept_id, person.name)
+            async with kept.opened(fields, web.settings) as csv_file:
+                made = (await submit(request, web, person, csv_file, fields)).batch.id
+            web.kept.submitted(kept, made)
+    return _to_batch(made)
 
 
 @router.post("/{kept_id}/discard")
 async def discard(person: Submitting, web: TheWeb, kept_id: str) -> Response:
-    """Forget the file."""
+    """Forget the file, unless it was submitted."""
+    if made := web.kept.batch_of(kept_id, person.name):
+        return _to_batch(made)
     web.kept.let_go(web.kept.find(kept_id, person.name).id)
     return RedirectResponse("/new", 303)
+
+
+def _to_batch(batch_id: str) -> Response:
+    return RedirectResponse(f"/batches/{batch_id}", 303)
 
 
 def _address(kept: Kept, fields: FileFields) -> str:

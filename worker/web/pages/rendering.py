@@ -21,6 +21,8 @@ from worker.web.state import web_of
 
 FILES = Path(__file__).parents[1] / "static"
 _FOREVER = "public, max-age=31536000, immutable"
+_ANEW = {"HX-Refresh": "true"}
+"""Of a part of a page that was refused: the whole page is asked for, so that it does not stand still without a word."""
 _HINTS: Mapping[Kind, str] = {
     Kind.INPUT: "Mend the file, and choose it again. Nothing was sent.",
     Kind.TOO_LARGE: "Split the file, or pack it with gzip, and choose it again. Nothing was sent.",
@@ -98,7 +100,7 @@ def error_page(request: Request, problem: Problem) -> Response:
     person = asked.person if asked is not None else None
     headers = {name: value for name, value in (problem.headers or {}).items() if name.lower() != "www-authenticate"}
     if problem.kind is Kind.IDENTITY:
-        return sign_in(request, problem.detail, status=problem.status_code)
+        return sign_in(request, problem.detail, status=problem.status_code, headers=_ANEW)
     return page(
         request,
         "error.html",
@@ -112,9 +114,11 @@ def error_page(request: Request, problem: Problem) -> Response:
     )
 
 
-def sign_in(request: Request, detail: str = "", *, status: int = 200) -> Response:
+def sign_in(
+    request: Request, detail: str = "", *, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     """The form that takes a token."""
-    return page(request, "sign_in.html", None, status=status, detail=detail)
+    return page(request, "sign_in.html", None, status=status, headers=headers, detail=detail)
 
 
 class Static(StaticFiles):
