@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
 from worker.domain.errors import UsageError
@@ -11,15 +12,33 @@ from worker.domain.people import MAY, Act, Person
 from worker.pipeline.holds import held_back
 from worker.web import holds as api
 from worker.web.access import Looking, who
+from worker.web.forms import form
 from worker.web.pages.rendering import page
 from worker.web.state import TheWeb
 
 router = APIRouter(prefix="/holds")
-Holding = Annotated[Person, Depends(who(Act.HOLD))]
+Adding = Annotated[Person, Depends(who(Act.HOLD))]
 Releasing = Annotated[Person, Depends(who(Act.RELEASE))]
 _PAGE = 50
 _AT_ONCE = 1_000
 _SHOWN = 200
+
+
+class Customers(BaseModel):
+    """Whom a form is about."""
+
+    customer_ids: str = Field(max_length=200 * _AT_ONCE)
+
+
+class Holding(Customers):
+    """Customers to put on hold."""
+
+    ground: str = Field(max_length=1000)
+    until: str = Field("", max_length=40)
+    replace: bool = False
+
+
+Named = Annotated[Customers, Depends(form(Customers))]
 
 
 @router.get("")
@@ -42,31 +61,22 @@ async def show_holds(
 
 
 @router.post("")
-async def add_holds(
-    person: Holding,
-    web: TheWeb,
-    customer_ids: Annotated[str, Form(max_length=200 * _AT_ONCE)],
-    ground: Annotated[str, Form(max_length=1000)],
-    until: Annotated[str, Form(max_length=40)] = "",
-    replace: Annotated[bool, Form()] = False,
-) -> Response:
+async def add_holds(person: Adding, web: TheWeb, asked: Annotated[Holding, Depends(form(Holding))]) -> Response:
     """Put customers on hold, all or none."""
     wanted = api.Holding(
-        customer_ids=_ids(customer_ids),
-        ground=ground[: LONGEST_GROUND + 1],
-        until=until.strip() or None,
-        replace=replace,
+        customer_ids=_ids(asked.customer_ids),
+        ground=asked.ground[: LONGEST_GROUND + 1],
+        until=asked.until.strip() or None,
+        replace=asked.replace,
     )
     await api.add_holds(person, wanted, web)
     return RedirectResponse("/holds", 303)
 
 
 @router.post("/release")
-async def ask_to_release(
-    request: Request, person: Releasing, web: TheWeb, customer_ids: Annotated[str, Form(max_length=200 * _AT_ONCE)]
-) -> Response:
+async def ask_to_release(request: Request, person: Releasing, web: TheWeb, named: Named) -> Response:
     """Which records the hold kept back, before it ends."""
-    ids = _ids(customer_ids)
+    ids = _ids(named.customer_ids)
     grounds = (await web.store.holds.lookup(ids)).grounds
     if len(grounds) < len(ids):
         raise UsageError("somebody of these is not on hold; nobody was released")
@@ -78,11 +88,9 @@ async def ask_to_release(
 
 
 @router.post("/release/confirmed")
-async def release(
-    person: Releasing, web: TheWeb, customer_ids: Annotated[str, Form(max_length=200 * _AT_ONCE)]
-) -> Response:
+async def release(person: Releasing, web: TheWeb, named: Named) -> Response:
     """End the holds."""
-    await api.release_holds(person, api.Customers(customer_ids=_ids(customer_ids)), web)
+    await api.release_holds(person, api.Customers(customer_ids=_ids(named.customer_ids)), web)
     return RedirectResponse("/holds", 303)
 
 
