@@ -18,6 +18,7 @@ from worker.domain.outcomes import Reason
 from worker.domain.people import NO_APPROVAL
 from worker.domain.rates import Rate
 from worker.domain.records import Result
+from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
 from worker.pipeline.attempts import RetryPolicy
@@ -161,7 +162,7 @@ async def test_at_submission_who_is_on_hold_is_skipped_with_the_ground(
     path = tmp_path / "customers.csv"
     path.write_text("customer_id\nc0\nc1\nbad id\nc1\nc2\nc4\n")
     with CsvFile.open(path, rule=IdRule.of()) as file:
-        description = describe(file.inspect(), TARGET, shard_size, None, approval=NO_APPROVAL)
+        description = describe(file.inspect(), Rules(TARGET, shard_size, NO_APPROVAL))
         accepted = await accept(store.batches, store.holds, file, description)
     found = [(line.result.reason.text, line.result.note) if line.result else None
              for line in await lines(store.batches, accepted.batch_id)]  # fmt: skip
@@ -175,7 +176,7 @@ async def test_a_batch_of_customers_on_hold_alone_completes_at_once(store: Store
     path.write_text("customer_id\nc0\n")
     with CsvFile.open(path, rule=IdRule.of()) as file:
         accepted = await accept(
-            store.batches, store.holds, file, describe(file.inspect(), TARGET, 2, None, approval=NO_APPROVAL)
+            store.batches, store.holds, file, describe(file.inspect(), Rules(TARGET, 2, NO_APPROVAL))
         )
     batch = await store.batches.get(accepted.batch_id)
     assert batch is not None

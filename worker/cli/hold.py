@@ -153,15 +153,7 @@ async def _resubmit(
         path = Path(folder) / "released.csv"
         path.write_text("\n".join(["customer_id", *ids]) + "\n")
         with session.open_csv(str(path), "customer_id", reachable, skip_bad_rows=False) as csv_file:
-            description = describe(
-                csv_file.inspect(),
-                reachable.target,
-                reachable.shard_size,
-                None,
-                brakes=reachable.brakes(reachable.environment),
-                approval=reachable.approval,
-            )
-            description = signed(description, name)
+            description = signed(describe(csv_file.inspect(), reachable.rules), name)
             session.guard_production(description, confirm)
             await release(store.holds, customers.ids, customers.places, name)
             batch, _ = await session.take_in(store, csv_file, description, again=True)

@@ -72,16 +72,8 @@ async def submit_batch(
 async def submit(request: Request, web: Web, person: Person, csv_file: CsvFile, fields: SubmissionFields) -> Taken:
     """Make a batch of a checked file, by the rules of ``expunge submit``; raises as these do."""
     settings, store = web.settings, web.store
-    description = describe(
-        csv_file.inspect(),
-        settings.target,
-        settings.shard_size,
-        fields.reference,
-        fields.lane,
-        settings.brakes(settings.environment),
-        moment("due", fields.due),
-        approval=settings.approval,
-    )
+    due = moment("due", fields.due)
+    description = describe(csv_file.inspect(), settings.rules, reference=fields.reference, lane=fields.lane, due=due)
     check_confirmation(description, fields.confirm)
     description = signed(description, person.name)
     taken = await take_in(store.batches, store.holds, store.feeder, csv_file, description, again=fields.again)

@@ -97,7 +97,7 @@ def _address(kept: Kept, fields: FileFields) -> str:
 async def _known(web: Web, csv_file: CsvFile) -> Batch | None:
     """The batch that was made of the same file before."""
     settings, store = web.settings, web.store
-    described = describe(csv_file.inspect(), settings.target, settings.shard_size, None, approval=settings.approval)
+    described = describe(csv_file.inspect(), settings.rules)
     known = await store.batches.known(described)
     return await store.batches.get(known.batch_id) if known is not None else None
 
