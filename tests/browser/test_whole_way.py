@@ -92,6 +92,18 @@ def test_an_approver_sees_whose_file_it_is_and_lets_it_run(
         expect(page.get_by_role("row", name="ben approved")).to_be_visible()
 
 
+@SCRIPTS
+def test_an_approver_refuses(site: Site, browser: Browser, make_file: MakeFile, scripts: bool) -> None:
+    with browsing(browser, site, "anna", java_script_enabled=scripts) as page:
+        batch = submit(page, make_file(ids(503)))
+    with browsing(browser, site, "ben", java_script_enabled=scripts) as page:
+        page.goto(f"/batches/{batch}")
+        page.get_by_role("link", name="Refuse").click()
+        expect(page.get_by_role("heading")).to_contain_text("Refuse batch")
+        page.get_by_role("button", name="Refuse it for good").click()
+        wait_for_state(page, "cancelled")
+
+
 def test_somebody_who_submitted_cannot_approve(site: Site, browser: Browser, make_file: MakeFile) -> None:
     with browsing(browser, site, "ada") as page:
         batch = submit(page, make_file(ids(501)))

@@ -13,6 +13,7 @@ from worker.pipeline import retry as retrying
 from worker.web import batches as api
 from worker.web.access import Admitted, on_batch
 from worker.web.forms import form
+from worker.web.pages import views
 from worker.web.pages.rendering import page
 from worker.web.state import TheWeb
 
@@ -73,7 +74,8 @@ async def resume(admitted: Resuming, web: TheWeb, ways: Annotated[Ways, Depends(
 @router.get("/cancel")
 async def ask_to_cancel(request: Request, admitted: Cancelling) -> Response:
     """What it means, before it is done."""
-    return page(request, "cancel.html", admitted.person, batch=admitted.batch)
+    person, batch = admitted
+    return page(request, "cancel.html", person, batch=batch, offered=views.offered(person, batch))
 
 
 @router.post("/cancel")
