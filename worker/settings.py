@@ -228,7 +228,8 @@ class Settings(BaseSettings):
     @property
     def rules(self) -> Rules:
         """Under what a file becomes a batch of this merchant, environment and upstream."""
-        return Rules(self.target, self.shard_size, self.approval, self.brakes(self.environment))
+        brakes = self.brakes(self.environment)
+        return Rules(self.target, self.shard_size, self.approval, brakes, self.id_rule, self.max_batch)
 
     @property
     def id_rule(self) -> IdRule:

@@ -17,7 +17,11 @@ async def hold(client: Client, *ids: str, **others: Any) -> httpx.Response:
 
 
 async def test_who_is_held_is_listed_and_not_sent(anna: Client, vera: Client, web_store: Store) -> None:
-    assert (await hold(anna, "c1", " c2", "c1", until="2099-06-30")).json() == {"on_hold": 2, "changed": 2}
+    assert (await hold(anna, "c1", " c2", "c1", until="2099-06-30")).json() == {
+        "on_hold": 2,
+        "changed": 2,
+        "deleted_earlier": [],
+    }
     listed = (await vera.get("/v1/holds")).json()
     assert listed["total"] == 2
     assert listed["holds"][0] | {"since": ""} == {
@@ -56,7 +60,7 @@ async def test_a_release_lists_what_was_held_back(anna: Client, ben: Client) -> 
         ({"customer_ids": ["c1", "no spaces"]} | GROUND, "the 2. ID"),
         ({"customer_ids": []} | GROUND, "customer_ids"),
         ({"customer_ids": ["c1"], "ground": " "}, "ground"),
-        ({"customer_ids": ["c1"], "until": "yesterday"} | GROUND, "until: 'yesterday'"),
+        ({"customer_ids": ["c1"], "until": "yesterday"} | GROUND, "`until`: 'yesterday'"),
         ({"customer_ids": ["c1"], "grounds": "x"} | GROUND, "grounds"),
     ],
 )

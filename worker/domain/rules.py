@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from worker.domain.batches import Target
 from worker.domain.brakes import USUAL, Brakes
+from worker.domain.customer_ids import USUAL_IDS, IdRule
 from worker.domain.people import ApprovalRule
 
 
@@ -16,3 +17,6 @@ class Rules:
     """The most records that a shard may hold."""
     approval: ApprovalRule
     brakes: Brakes = USUAL
+    ids: IdRule = USUAL_IDS
+    """Which are accepted."""
+    max_rows: int = 1_000_000

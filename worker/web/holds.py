@@ -1,5 +1,6 @@
 """Customers on hold. Their IDs are in bodies only: addresses are logged by proxies."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
@@ -7,14 +8,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from worker.domain.errors import UsageError
-from worker.domain.holds import LONGEST_GROUND, Term, read_ground
+from worker.domain.holds import LONGEST_GROUND
 from worker.domain.people import Act, Person
-from worker.intake.problems import problem_of
-from worker.pipeline.holds import MOST, held_back, overlapping, place, refuse_those_not_held, release, some
-from worker.pipeline.submission import moment
+from worker.pipeline.holds import deleted_earlier, place, release, releasing
+from worker.pipeline.naming import MOST, listed, terms
 from worker.reports.as_json import hold_json
-from worker.store.holds import Overlaps
 from worker.web.access import Looking, who
 from worker.web.bodies import HeldBody, HoldsBody, ReleasedBody
 from worker.web.problems import Kind, Problem, documented
@@ -94,15 +92,15 @@ async def add_holds(
     web: TheWeb,
 ) -> dict[str, Any]:
     """Put customers on hold, all or none; when this is answered, none of them is sent any more."""
-    ids = _checked(wanted, web.settings.id_rule.accepts)
-    try:
-        term = Term(read_ground(wanted.ground), moment("until", wanted.until))
-    except ValueError as error:
-        raise UsageError(f"ground: {error}") from None
-    placed = await place(web.store.holds, ids, term, replace=wanted.replace, actor=person.name)
-    if isinstance(placed, Overlaps):
-        raise overlapping(placed, _places(ids))
-    return {"on_hold": len(ids), "changed": placed}
+    customers = listed(wanted.customer_ids, web.settings.id_rule)
+    by = terms(customers, wanted.ground, wanted.until)
+    placed = await place(web.store.holds, customers, by, replace=wanted.replace, actor=person.name)
+    gone = await deleted_earlier(web.store.ledger, customers, time.time())
+    return {
+        "on_hold": len(customers.ids),
+        "changed": placed,
+        "deleted_earlier": [each.as_json() for each in gone],
+    }
 
 
 @router.post(
@@ -117,23 +115,7 @@ async def release_holds(
     web: TheWeb,
 ) -> dict[str, Any]:
     """Release customers from hold, all or none, and list the records of ended batches that it held back."""
-    ids = _checked(wanted, web.settings.id_rule.accepts)
-    places = _places(ids)
-    await refuse_those_not_held(web.store.holds, ids, places)
-    found = await held_back(web.store.batches, web.settings.target, ids)
-    await release(web.store.holds, ids, places, person.name)
-    records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
-    return {"released": len(ids), "held_back": records}
-
-
-def _checked(wanted: Customers, accepts: Any) -> list[str]:
-    """Each once; raises ``UsageError`` when any ID is wrong, which is named by its place."""
-    ids = list(dict.fromkeys(each.strip() for each in wanted.customer_ids))
-    wrong = [f"the {at}. ID {problem_of(each)}" for at, each in enumerate(ids, 1) if not accepts(each)]
-    if wrong:
-        raise UsageError(f"{some(wrong, len(wrong))}; nothing was done")
-    return ids
-
-
-def _places(ids: list[str]) -> list[str]:
-    return [f"the {at}. ID" for at in range(1, len(ids) + 1)]
+    store, customers = web.store, listed(wanted.customer_ids, web.settings.id_rule)
+    ending = await releasing(store.holds, store.batches, web.settings.target, customers)
+    await release(store.holds, ending, person.name)
+    return {"released": len(ending.ids), "held_back": [each.as_json() for each in ending.held_back]}
