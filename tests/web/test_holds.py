@@ -205,6 +205,9 @@ async def test_a_key_makes_a_resubmission_safe_to_repeat(ada: Client, web_store:
         *(202, first.json(), first.headers["location"]),
     )
     problem(await ada.post(RELEASE, json=asked | {"customer_ids": ["c2"]}, headers=key), "key_reused")
+    query, of_file = {"resubmit": True}, CSV | {"Idempotency-Key": "k3"}
+    assert (await ada.post(RELEASE, content=b"customer_id\nc1\n", headers=of_file, params=query)).status_code == 200
+    problem(await ada.post(RELEASE, content=b"customer_id\nc2\n", headers=of_file, params=query), "key_reused")
     await hold(ada, "c3")
     empty = {"customer_ids": ["c3"], "resubmit": True}
     for _ in range(2):
