@@ -12,6 +12,7 @@ from worker.domain.customer_ids import IdRule
 from worker.domain.outcomes import Reason
 from worker.domain.people import NO_APPROVAL
 from worker.domain.records import Result
+from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
 from worker.pipeline.shard_run import FLUSH_SIZE
@@ -26,7 +27,7 @@ _AT_ONCE = 8  # shards
 async def take_in(store: Store, path: Path) -> str:
     """Accept a file as a batch; returns its ID. Nothing is sent."""
     with CsvFile.open(path, rule=IdRule.of(), max_rows=1 << 30) as file:
-        description = describe(file.inspect(), TARGET, SHARD_SIZE, None, approval=NO_APPROVAL)
+        description = describe(file.inspect(), Rules(TARGET, SHARD_SIZE, NO_APPROVAL))
         return (await accept(store.batches, store.holds, file, description)).batch_id
 
 

@@ -38,6 +38,7 @@ from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
 from worker.domain.people import ApprovalRule
 from worker.domain.rates import Rate
+from worker.domain.rules import Rules
 from worker.domain.sentinels import SentinelAddress
 
 PREFIX = "EXPUNGE_"
@@ -249,6 +250,12 @@ class Settings(BaseSettings):
     def approval(self) -> ApprovalRule:
         """Which batches wait for approval."""
         return ApprovalRule(self.approval_above, self.approval_in_production)
+
+    @property
+    def rules(self) -> Rules:
+        """Under what a file becomes a batch of this merchant, environment and upstream."""
+        brakes = self.brakes(self.environment)
+        return Rules(self.target, self.shard_size, self.approval, brakes, self.id_rule, self.max_batch)
 
     @property
     def id_rule(self) -> IdRule:

@@ -12,7 +12,7 @@ from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
-from worker.pipeline.gather import BatchRule, Gatherer
+from worker.pipeline.gather import Gatherer
 from worker.pipeline.reconcile import Feeder
 from worker.pipeline.shard_run import Tools
 from worker.queue import Publisher, celery_app
@@ -121,14 +121,7 @@ def _gatherer(
     gatherings = Gatherings(
         redis, settings.target, digester, size, settings.event_batch_age, remembered, settings.replicas
     )
-    rule = BatchRule(
-        settings.target,
-        settings.id_rule,
-        settings.shard_size,
-        settings.brakes(settings.environment),
-        settings.approval,
-    )
-    return Gatherer(gatherings, batches, holds, feeder, rule)
+    return Gatherer(gatherings, batches, holds, feeder, settings.rules)
 
 
 @asynccontextmanager

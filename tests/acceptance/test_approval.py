@@ -177,14 +177,15 @@ def test_the_embedded_store_keeps_tokens_and_what_awaits_approval(
     assert len(upstream.log) == 5
 
 
-def test_a_batch_that_waits_for_approval_can_be_cancelled(
-    site: Expunge, make_ids: MakeIds, upstream: SimulatorThread
+@pytest.mark.parametrize("canceller", ["anna", "ben"])
+def test_a_batch_that_waits_for_approval_is_withdrawn_by_its_submitter_or_refused_by_an_approver(
+    site: Expunge, make_ids: MakeIds, upstream: SimulatorThread, canceller: str
 ) -> None:
     people = People(site)
     site.environment["EXPUNGE_APPROVAL_ABOVE"] = "0"
     batch = people("submit", site.csv(make_ids(5)), by="anna").stdout.strip()
     assert is_refused(people("cancel", batch, by="cleo"), "submitted by anna", "cancel only own batches")
-    cancelled = people("cancel", batch, by="anna")
+    cancelled = people("cancel", batch, by=canceller)
     assert cancelled.returncode == 0, cancelled.stderr
     assert is_refused(people("approve", batch, by="ben"), "is cancelled", "has ended")
     assert is_refused(people("resume", batch, by="anna"), "is cancelled", "has ended")

@@ -79,6 +79,18 @@ def test_who_is_on_hold_when_a_file_is_run_is_planned_as_such_and_not_sent(expun
     released = expunge("hold", "remove", ids[7])
     assert released.stdout.split() == [json.loads(ended.stdout)["batch"], "8", ids[7]]
 
+    late = expunge.folder / "late.csv"
+    late.write_text(f"customer_id,ground,until\n{ids[0]},tax audit,\n{ids[7]},,2998-12-31\n")
+    added = expunge("hold", "add", "--file", str(late), "--ground", GROUND, "--until", "2999-12-31", "--json")
+    assert added.returncode == 0, added.stderr
+    assert "hint: 1 of them were deleted before, which no hold undoes: row 1 of late.csv (batch " in added.stderr
+    assert [each["customer_id"] for each in json.loads(added.stdout)["deleted_earlier"]] == [ids[0]]
+    holds = {each["customer_id"]: each for each in json.loads(expunge("hold", "list", "--json").stdout)["holds"]}
+    assert {which: (each["ground"], each["until"]) for which, each in holds.items()} == {
+        ids[0]: ("tax audit", "2999-12-31T23:59:59Z"),
+        ids[7]: (GROUND, "2998-12-31T23:59:59Z"),
+    }
+
 
 def test_a_resubmission_has_the_guards_of_a_submission_and_if_it_is_refused_nobody_is_released(
     expunge: Expunge, make_ids: MakeIds, redis_server: str
@@ -102,7 +114,10 @@ def test_a_resubmission_has_the_guards_of_a_submission_and_if_it_is_refused_nobo
         (held,) = json.loads(expunge("hold", "list", "--json").stdout)["holds"]
         assert held["customer_id"] == ids[0]
 
+        assert expunge("hold", "remove", ids[0]).returncode == 0, "as far as a resubmission that is killed gets"
         made = json.loads(expunge(*resubmit, "--confirm", "1").stdout)["resubmitted"]
+        again = json.loads(expunge(*resubmit, "--confirm", "1").stdout)
+        assert (again["released"], again["resubmitted"]) == (0, made)
         assert json.loads(expunge("status", made, "--json").stdout)["canary_left"] == 20
         assert len(upstream.log) == 2
 
@@ -114,7 +129,8 @@ def test_bad_input_of_holds_is_one_line_and_changes_nothing(expunge: Expunge) ->
     assert expunge("hold", "add", "--file", "three.csv", "--ground", GROUND).returncode == 0
     before = expunge("hold", "list", "--json").stdout
     expected = {
-        ("add", "c9"): (2, "--ground"),
+        ("add", "c9"): (2, "the customer has no ground: name one with --ground"),
+        ("add", "--file", "three.csv"): (2, "row 1 of three.csv has no ground"),
         ("add", "c9", "--ground", " "): (2, "a hold needs a ground"),
         ("add", "c9", "--ground", "x", "--until", "2020-02-29"): (2, "is not after now"),
         ("add", "c9", "--ground", "x", "--until", "soon"): (2, "--until: 'soon': write a day (2026-12-24)"),

@@ -69,11 +69,18 @@ class Pictures:
             self.take(page, "holds")
             page.get_by_role("button", name="Release").first.click()
             self.take(page, "release")
+        with people.browsing(browser, site, "ada", viewport=_DESK) as page:
+            people.submit(page, self.file("june.csv", ["customer_id", "customer_77aa01", "customer_77aa02"]))
+            people.wait_for_state(page, "completed")
+            page.goto("/holds")
+            page.get_by_role("button", name="Release customer_77aa01").click()
+            page.get_by_role("button", name="Release").click()
+            self.take(page, "released")
 
     def _hold(self, page: Page, ids: str, ground: str, until: str) -> None:
         page.get_by_label("Customer IDs, one a line").fill(ids)
         page.get_by_label("Ground", exact=True).fill(ground)
-        page.get_by_label("Last day").fill(until)
+        page.get_by_label("Last day", exact=True).fill(until)
         page.get_by_role("button", name="Put on hold").click()
         page.get_by_text("tax audit 2025").first.wait_for()
 

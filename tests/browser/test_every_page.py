@@ -57,6 +57,21 @@ def pages(page: Page, make_file: MakeFile) -> Iterator[str]:
     page.get_by_role("button", name="Release").first.click()
     yield "release"
     page.get_by_role("button", name="Release").click()
+    gone, held = (f"customer_{secrets.token_hex(4)}" for _ in range(2))
+    path = make_file([gone, held], "held.csv")
+    submit(page, make_file([gone]))
+    wait_for_state(page, "completed")
+    page.goto("/holds")
+    page.get_by_label("File", exact=True).set_input_files(path)
+    page.get_by_label("Ground of those without one").fill("tax audit")
+    page.get_by_role("button", name="Put the file's customers on hold").click()
+    yield "held too late"
+    submit(page, make_file([held]))
+    wait_for_state(page, "completed")
+    page.goto("/holds")
+    page.get_by_role("button", name=f"Release {held}").click()
+    page.get_by_role("button", name="Release").click()
+    yield "released"
     page.goto(f"/audit?batch={batch}")
     yield "audit"
     page.goto("/batches?state=paused")

@@ -92,6 +92,38 @@ def test_an_approver_sees_whose_file_it_is_and_lets_it_run(
         expect(page.get_by_role("row", name="ben approved")).to_be_visible()
 
 
+@SCRIPTS
+def test_an_approver_refuses(site: Site, browser: Browser, make_file: MakeFile, scripts: bool) -> None:
+    with browsing(browser, site, "anna", java_script_enabled=scripts) as page:
+        batch = submit(page, make_file(ids(503)))
+    with browsing(browser, site, "ben", java_script_enabled=scripts) as page:
+        page.goto(f"/batches/{batch}")
+        page.get_by_role("link", name="Refuse").click()
+        expect(page.get_by_role("heading")).to_contain_text("Refuse batch")
+        page.get_by_role("button", name="Refuse it for good").click()
+        wait_for_state(page, "cancelled")
+
+
+@SCRIPTS
+def test_whom_a_hold_kept_back_is_resubmitted_after_the_release(
+    site: Site, browser: Browser, make_file: MakeFile, scripts: bool
+) -> None:
+    with browsing(browser, site, "ada", java_script_enabled=scripts) as page:
+        (held,) = ids(1)
+        page.goto("/holds")
+        page.get_by_label("File", exact=True).set_input_files(make_file([held], "held.csv"))
+        page.get_by_label("Ground of those without one").fill("tax audit")
+        page.get_by_role("button", name="Put the file's customers on hold").click()
+        submit(page, make_file([held, *ids(3)]))
+        wait_for_state(page, "completed")
+        page.goto("/holds")
+        page.get_by_role("button", name=f"Release {held}").click()
+        page.get_by_role("button", name="Release").click()
+        page.get_by_role("button", name="Resubmit 1 customer").click()
+        wait_for_state(page, "completed")
+        expect(page.locator(".lead")).to_contain_text("held back in")
+
+
 def test_somebody_who_submitted_cannot_approve(site: Site, browser: Browser, make_file: MakeFile) -> None:
     with browsing(browser, site, "ada") as page:
         batch = submit(page, make_file(ids(501)))

@@ -14,6 +14,7 @@ from worker.domain.customer_ids import IdRule
 from worker.domain.errors import InputError, RefusedError
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.people import NO_APPROVAL
+from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
 from worker.store.batches import Accepted
@@ -38,7 +39,7 @@ def opened(path: Path) -> CsvFile:
 
 
 def described(file: CsvFile, shard_size: int = 3, reference: str | None = None, target: Target = TARGET) -> Description:
-    return describe(file.inspect(), target, shard_size, reference, approval=NO_APPROVAL)
+    return describe(file.inspect(), Rules(target, shard_size, NO_APPROVAL), reference=reference)
 
 
 async def submitted(

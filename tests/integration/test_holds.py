@@ -9,29 +9,55 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
-from tests.conftest import TARGET, all_keys, claimed, expire_lease, lines, make_settings, outcomes, submit, written
+from tests.conftest import (
+    TARGET,
+    all_keys,
+    claimed,
+    existing,
+    expire_lease,
+    finish,
+    lines,
+    make_settings,
+    outcomes,
+    submit,
+    written,
+)
 from tests.integration.conftest import Open
 from worker.domain.batches import Environment
 from worker.domain.customer_ids import IdRule
+from worker.domain.errors import RefusedError, UsageError
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
-from worker.domain.people import NO_APPROVAL
+from worker.domain.people import NO_APPROVAL, ApprovalRule
 from worker.domain.rates import Rate
 from worker.domain.records import Result
+from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.delete_shard import delete_shard
-from worker.pipeline.holds import HeldBack, held_back, place
+from worker.pipeline.holds import (
+    HeldBack,
+    Release,
+    deleted_earlier,
+    held_back,
+    place,
+    release_and_resubmit,
+    releasing,
+    too_late,
+)
+from worker.pipeline.naming import listed
 from worker.pipeline.shard_run import FLUSH_EVERY, NOTICED
+from worker.pipeline.submission import Taken, check_confirmation
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store import keys
 from worker.store.holds import Held, Overlaps
 from worker.store.shards import Recorded, Shards
-from worker.wiring import Store, open_store
+from worker.wiring import Store, Worker, open_store
 
 LITIGATION = Term("litigation 12")
 TAX = Term("tax audit")
+RULES = Rules(TARGET, 10, NO_APPROVAL)
 ENDING = Term(LITIGATION.ground, 4_000_000_000.0)
 
 
@@ -150,6 +176,29 @@ async def test_a_hold_stands_also_for_those_who_have_another_digest_key(store: S
         assert await grounds(elsewhere, ["a"]) == {0: "litigation 12"}
 
 
+async def test_each_may_be_on_hold_by_a_term_of_its_own_and_all_are_placed_or_none(store: Store) -> None:
+    await store.holds.add(["b"], ENDING, replace=False)
+    other = [LITIGATION, TAX, ENDING]
+    assert await store.holds.add(["a", "b", "c"], other, replace=False) == Overlaps(1, {1: ENDING})
+    assert await grounds(store, ["a", "c"]) == {}
+    assert await store.holds.add(["a", "b", "c"], other, replace=True) == 3
+    assert {hold.customer_id: hold.term for hold in await store.holds.all()} == {"a": LITIGATION, "b": TAX, "c": ENDING}
+    assert await store.holds.add(["c", "b"], [ENDING, TAX], replace=False) == 0
+
+
+async def test_whom_a_hold_comes_too_late_for_is_told_and_held_all_the_same(store: Store) -> None:
+    batch_id = (await submit(store.batches, ["c0", "c1"])).batch_id
+    await finish(store.shards, batch_id, 1)
+    customers = listed(["x", "c1", "c0"], IdRule.of())
+    assert await place(store.holds, customers, LITIGATION, replace=False) == 3
+    gone = await deleted_earlier(store.ledger, customers, time.time())
+    assert [(each.place, each.customer_id, each.deletion.batch_id) for each in gone] == [
+        ("the 2. ID", "c1", batch_id),
+        ("the 3. ID", "c0", batch_id),
+    ]
+    assert "2 of them were deleted before, which no hold undoes: the 2. ID (batch" in too_late(gone)
+
+
 # --- at submission ---
 
 
@@ -161,7 +210,7 @@ async def test_at_submission_who_is_on_hold_is_skipped_with_the_ground(
     path = tmp_path / "customers.csv"
     path.write_text("customer_id\nc0\nc1\nbad id\nc1\nc2\nc4\n")
     with CsvFile.open(path, rule=IdRule.of()) as file:
-        description = describe(file.inspect(), TARGET, shard_size, None, approval=NO_APPROVAL)
+        description = describe(file.inspect(), Rules(TARGET, shard_size, NO_APPROVAL))
         accepted = await accept(store.batches, store.holds, file, description)
     found = [(line.result.reason.text, line.result.note) if line.result else None
              for line in await lines(store.batches, accepted.batch_id)]  # fmt: skip
@@ -175,7 +224,7 @@ async def test_a_batch_of_customers_on_hold_alone_completes_at_once(store: Store
     path.write_text("customer_id\nc0\n")
     with CsvFile.open(path, rule=IdRule.of()) as file:
         accepted = await accept(
-            store.batches, store.holds, file, describe(file.inspect(), TARGET, 2, None, approval=NO_APPROVAL)
+            store.batches, store.holds, file, describe(file.inspect(), Rules(TARGET, 2, NO_APPROVAL))
         )
     batch = await store.batches.get(accepted.batch_id)
     assert batch is not None
@@ -217,7 +266,7 @@ async def test_from_when_place_returns_nobody_on_hold_is_sent_while_the_others_g
     work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
     await until_sent(upstream, 10)
     held = ids(400)[len(upstream.log) : 200]
-    assert await place(ours.store.holds, held, LITIGATION, replace=False) == len(held)
+    assert await place(ours.store.holds, listed(held, IdRule.of()), LITIGATION, replace=False) == len(held)
     placed = time.time()
     await work
     late = [entry.id for entry in upstream.log if entry.t > placed]
@@ -236,7 +285,7 @@ async def test_who_waits_for_a_turn_to_be_sent_when_the_hold_comes_is_not_sent(
     batch_id = (await submit(ours.store.batches, ids(12), 12)).batch_id
     work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
     await until_sent(upstream, 1)
-    await place(ours.store.holds, ids(12), LITIGATION, replace=False)
+    await place(ours.store.holds, listed(ids(12), IdRule.of()), LITIGATION, replace=False)
     placed = time.time()
     await work
     assert not [entry for entry in upstream.log if entry.t > placed]
@@ -253,7 +302,7 @@ async def test_a_record_that_comes_on_hold_between_its_attempts_is_not_tried_aga
     batch_id = (await submit(ours.store.batches, ids(3), 3)).batch_id
     work = asyncio.create_task(delete_shard(replace(ours.tools, policy=replace(slow, first=1.0)), batch_id, 0))
     await until_sent(upstream, 3)
-    await place(ours.store.holds, ids(3), LITIGATION, replace=False)
+    await place(ours.store.holds, listed(ids(3), IdRule.of()), LITIGATION, replace=False)
     seen = len(upstream.log)
     await work
     assert len(upstream.log) == seen
@@ -322,7 +371,7 @@ async def test_nothing_is_sent_by_an_answer_that_took_so_long_that_somebody_may_
     await until_sent(upstream, 10)
     deaf.hears.clear()
     await asyncio.sleep(FLUSH_EVERY)  # the next answer is on its way, and says that nobody is on hold
-    await place(ours.store.holds, ids(120), LITIGATION, replace=False)
+    await place(ours.store.holds, listed(ids(120), IdRule.of()), LITIGATION, replace=False)
     await asyncio.sleep(FLUSH_EVERY)
     seen = len(upstream.log)
     deaf.hears.set()
@@ -343,7 +392,7 @@ async def test_a_hold_that_is_placed_while_a_shard_begins_is_noticed_however_lon
     async def slow(customer_ids: Sequence[str]) -> Held:
         monkeypatch.undo()
         found = await lookup(customer_ids)
-        await place(ours.store.holds, ids(20), LITIGATION, replace=False)
+        await place(ours.store.holds, listed(ids(20), IdRule.of()), LITIGATION, replace=False)
         return found
 
     monkeypatch.setattr(ours.tools.holds, "lookup", slow)
@@ -380,7 +429,7 @@ async def test_a_new_hold_that_cannot_be_looked_up_lets_nothing_more_be_sent(
         raise RedisError
 
     monkeypatch.setattr(ours.tools.holds, "lookup", away)
-    await place(ours.store.holds, ids(120), LITIGATION, replace=False)
+    await place(ours.store.holds, listed(ids(120), IdRule.of()), LITIGATION, replace=False)
     placed = time.time()
     await asyncio.sleep(1.0)
     monkeypatch.undo()
@@ -403,3 +452,103 @@ async def test_releasing_finds_the_records_of_ended_batches_that_were_held_back(
     found = await held_back(ours.store.batches, TARGET, ["c000", "c001"])
     assert found == [HeldBack(ended, 1, "c000")]
     assert await held_back(ours.store.batches, replace(TARGET, merchant="m2"), ["c000"]) == []
+
+
+async def held_back_once(ours: Worker) -> str:
+    """An ended batch that held two customers back; they are on hold still."""
+    await ours.store.holds.add(["c000", "c002"], LITIGATION, replace=False)
+    batch_id = (await submit(ours.store.batches, ids(3), 3)).batch_id
+    await delete_shard(ours.tools, batch_id, 0)
+    return batch_id
+
+
+async def resubmitted(
+    store: Store, *customer_ids: str, rules: Rules = RULES, name: str | None = "ada"
+) -> tuple[Release, Taken]:
+    """What ``hold remove --resubmit`` does of them."""
+    customers = listed(customer_ids, IdRule.of())
+    ending = await releasing(store.holds, store.batches, TARGET, customers, resubmit=True)
+    parts = store.batches, store.holds, store.feeder
+    return ending, await release_and_resubmit(*parts, ending, rules, name, lambda made: check_confirmation(made, None))
+
+
+async def test_what_was_held_back_is_resubmitted_as_a_batch_that_says_of_what(worker: Open) -> None:
+    ours = await worker()
+    ended = await held_back_once(ours)
+    _, taken = await resubmitted(ours.store, "c002", "c000")
+    batch = await existing(ours.store.batches, taken.batch.id)
+    assert (batch.description.source, batch.description.submitted_by) == (f"held back in {ended}", "ada")
+    assert await outcomes(ours.store.batches, batch.id) == {"c000": None, "c002": None}
+    assert await ours.store.holds.all() == []
+
+
+async def test_a_resubmission_that_died_behind_the_release_goes_on_when_it_is_asked_again(
+    worker: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = await worker()
+    await held_back_once(ours)
+
+    async def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(ours.store.batches), "known", dies)
+    with pytest.raises(KeyboardInterrupt):
+        await resubmitted(ours.store, "c000", "c002")
+    monkeypatch.undo()
+    assert await ours.store.holds.all() == [], "it was to die behind the release"
+    assert len(await ours.store.batches.recent(None)) == 1, "and before the batch"
+    _, taken = await resubmitted(ours.store, "c000", "c002")
+    assert await outcomes(ours.store.batches, taken.batch.id) == {"c000": None, "c002": None}
+    _, again = await resubmitted(ours.store, "c002", "c000")
+    assert (again.batch.id, again.known_by) == (taken.batch.id, "reference")
+    assert len(await ours.store.batches.recent(None)) == 2
+
+
+async def test_two_at_once_resubmit_the_same_batch(worker: Open) -> None:
+    ours = await worker()
+    await held_back_once(ours)
+    customers = listed(["c000", "c002"], IdRule.of())
+    ending = await releasing(ours.store.holds, ours.store.batches, TARGET, customers, resubmit=True)
+    await ours.store.holds.remove(["c000", "c002"])
+    parts = ours.store.batches, ours.store.holds, ours.store.feeder
+    nobody = ending._replace(ids=[], places=[])
+    both = [release_and_resubmit(*parts, nobody, RULES, None, lambda _: None) for _ in range(2)]
+    first, second = await asyncio.gather(*both)
+    assert first.batch.id == second.batch.id
+    assert {first.known_by, second.known_by} == {None, "reference"}
+
+
+async def test_what_is_held_back_anew_is_another_resubmission(worker: Open) -> None:
+    ours = await worker()
+    await held_back_once(ours)
+    _, first = await resubmitted(ours.store, "c000", "c002")
+    await ours.store.holds.add(["c000"], TAX, replace=False)
+    await delete_shard(ours.tools, first.batch.id, 0)
+    _, second = await resubmitted(ours.store, "c000")
+    assert second.batch.id != first.batch.id
+    assert await outcomes(ours.store.batches, second.batch.id) == {"c000": None}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        replace(RULES, max_rows=1),
+        replace(RULES, approval=ApprovalRule(above=1)),
+        replace(RULES, target=replace(TARGET, environment=Environment.PRODUCTION)),
+    ],
+    ids=["size", "approval by nobody with a name", "no confirmation"],
+)
+async def test_a_guard_that_refuses_a_resubmission_lets_nobody_be_released(worker: Open, rules: Rules) -> None:
+    ours = await worker()
+    await held_back_once(ours)
+    with pytest.raises(RefusedError):
+        await resubmitted(ours.store, "c000", "c002", rules=rules, name=None)
+    assert len(await ours.store.holds.all()) == 2
+
+
+async def test_somebody_who_was_neither_on_hold_nor_held_back_is_a_mistake_in_a_resubmission_too(worker: Open) -> None:
+    ours = await worker()
+    await held_back_once(ours)
+    with pytest.raises(UsageError, match=r"not on hold: the 2\. ID; nobody was released"):
+        await resubmitted(ours.store, "c000", "c001")
+    assert len(await ours.store.holds.all()) == 2

@@ -68,7 +68,7 @@ def test_only_what_is_theirs_and_possible_is_offered() -> None:
     assert views.offered(ANNA, batch(BatchState.RUNNING)) == {"pause", "cancel"}
     assert views.offered(ANNA, batch(BatchState.PAUSED)) == {"resume", "cancel"}
     assert views.offered(ANNA, batch(BatchState.AWAITING_APPROVAL)) == {"cancel"}
-    assert views.offered(BEN, batch(BatchState.AWAITING_APPROVAL)) == {"approve"}
+    assert views.offered(BEN, batch(BatchState.AWAITING_APPROVAL)) == {"approve", "refuse"}
     assert views.offered(BEN, batch(BatchState.RUNNING)) == frozenset()
     assert views.offered(Person("vera", Role.VIEWER), batch(BatchState.RUNNING)) == frozenset()
 

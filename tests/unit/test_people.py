@@ -26,9 +26,9 @@ from worker.domain.people import (
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
 
 
-def batch_of(submitter: str | None) -> Batch:
+def batch_of(submitter: str | None, state: BatchState = BatchState.AWAITING_APPROVAL) -> Batch:
     description = describe(["c1"], submitted_by=submitter)
-    return Batch("b1", description, BatchState.AWAITING_APPROVAL, None, Tally(1, {}), 0.0)
+    return Batch("b1", description, state, None, Tally(1, {}), 0.0)
 
 
 def refused_by(person: Person, act: Act, submitter: str | None) -> Guard | None:
@@ -48,7 +48,7 @@ def refused_by(person: Person, act: Act, submitter: str | None) -> Guard | None:
             {Act.LOOK, Act.SUBMIT, Act.PAUSE, Act.RESUME, Act.CANCEL, Act.HOLD},
             {Act.LOOK, Act.SUBMIT, Act.HOLD},
         ),
-        (Role.APPROVER, {Act.LOOK, Act.HOLD, Act.RELEASE}, {Act.LOOK, Act.APPROVE, Act.HOLD, Act.RELEASE}),
+        (Role.APPROVER, {Act.LOOK, Act.HOLD, Act.RELEASE}, {Act.LOOK, Act.APPROVE, Act.CANCEL, Act.HOLD, Act.RELEASE}),
         (Role.ADMIN, set(Act) - {Act.APPROVE}, set(Act)),
     ],
 )
@@ -77,6 +77,16 @@ def test_a_refusal_names_what_stands_and_who_would_be_allowed() -> None:
         Person("anna", Role.VIEWER).check(Act.PAUSE, batch_of("anna"))
     with pytest.raises(RefusedError, match=r"b1 was submitted by ben; anna as submitter may cancel only own batches"):
         Person("anna", Role.SUBMITTER).check(Act.CANCEL, batch_of("ben"))
+
+
+@pytest.mark.parametrize("state", [state for state in BatchState if state is not BatchState.AWAITING_APPROVAL])
+def test_an_approver_cancels_nothing_but_what_awaits_approval(state: BatchState) -> None:
+    with pytest.raises(
+        RefusedError, match=rf"b1 is {state.value}; ben as approver may cancel only what awaits"
+    ) as says:
+        Person("ben", Role.APPROVER).check(Act.CANCEL, batch_of("anna", state))
+    assert says.value.guard is Guard.ROLE
+    Person("ada", Role.ADMIN).check(Act.CANCEL, batch_of("anna", state))
 
 
 def test_what_depends_on_the_batch_is_not_allowed_without_one() -> None:

@@ -30,6 +30,11 @@ def test_every_route_has_one_act_or_is_public_on_purpose(route: RouteContext) ->
     assert len(needed) == (0 if route.path in PUBLIC else 1)
 
 
+@pytest.mark.parametrize("route", routes(), ids=lambda route: f"{sorted(route.methods or [])} {route.path}")
+def test_no_route_lets_the_framework_read_its_body_before_it_is_known_who_asks(route: RouteContext) -> None:
+    assert route.path in PUBLIC or route.body_field is None
+
+
 ASKING = [
     (method, route.path or "")
     for route in routes()

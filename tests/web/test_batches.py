@@ -82,6 +82,20 @@ async def test_own_batches_are_paused_resumed_and_cancelled(anna: Client, as_: A
     assert (await existing(web_store.batches, batch_id)).tally.reasons == {Reason.CANCELLED: 2}
 
 
+async def test_an_approver_refuses_what_awaits_approval_and_cancels_nothing_else(ben: Client, web_store: Store) -> None:
+    waiting = (await submit(web_store.batches, ["c1"], submitted_by="anna", needs_approval=True)).batch_id
+    page = await ben.get(f"/batches/{waiting}", headers={"Accept": "text/html"})
+    assert "Refuse …" in page.text
+    assert "Cancel …" not in page.text
+    assert (await ben.post(f"/v1/batches/{waiting}/cancel")).json()["state"] == "cancelled"
+    running = (await submit(web_store.batches, ["c1"], submitted_by="anna")).batch_id
+    refused = problem(await ben.post(f"/v1/batches/{running}/cancel"), "role")
+    assert "ben as approver may cancel only what awaits approval" in refused
+    assert "/cancel" not in (await ben.get(f"/batches/{running}", headers={"Accept": "text/html"})).text
+    own = (await submit(web_store.batches, ["c1"], submitted_by="ben", needs_approval=True)).batch_id
+    problem(await ben.post(f"/v1/batches/{own}/cancel"), "approval")
+
+
 async def test_a_brake_is_named_with_what_would_be_allowed(ada: Client, web_store: Store) -> None:
     batch_id = (await submit(web_store.batches, ["c1"])).batch_id
     await web_store.batches.move(batch_id, BatchState.RUNNING, BatchState.PAUSED, StateReason.FAILURE_THRESHOLD)

@@ -1,15 +1,25 @@
 """The process ``expunge web``."""
 
 import asyncio
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.web.conftest import add_token, problem
 from tests.web.served import Served
 from worker.domain.people import Role
 from worker.store.connection import open_redis
 from worker.store.tokens import Tokens
+
+
+@pytest.fixture(scope="module")
+def served(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One that nobody has a token of."""
+    with Served(tmp_path_factory.mktemp("web"), server) as served:
+        yield served
 
 
 def first_token(redis_url: str) -> str:
@@ -30,6 +40,30 @@ def test_it_serves_until_it_is_asked_to_stop(redis_url: str, tmp_path: Path) -> 
         assert served.stop() == 0
         assert token not in served.log
         assert "serving merchant 'm1' in sandbox" in served.log
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/v1/batches", "text/csv"),
+        ("/v1/holds", "application/json"),
+        ("/holds", "application/x-www-form-urlencoded"),
+        ("/holds/release", "application/x-www-form-urlencoded"),
+        ("/holds/file", "multipart/form-data; boundary=x"),
+        ("/holds/resubmit", "application/x-www-form-urlencoded"),
+        ("/v1/holds/release", "text/csv"),
+        ("/new", "multipart/form-data; boundary=x"),
+        ("/new/x/submit", "application/x-www-form-urlencoded"),
+        ("/batches/6h0sgvnab11e7/approve", "application/x-www-form-urlencoded"),
+        ("/batches/6h0sgvnab11e7/resume", "application/x-www-form-urlencoded"),
+        ("/batches/6h0sgvnab11e7/retry", "application/x-www-form-urlencoded"),
+    ],
+)
+def test_a_stranger_is_refused_before_the_body_has_come(served: Served, path: str, kind: str) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 1000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b"customer_ids=c1")  # and never the rest
+        assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
 
 
 def test_many_rows_go_in_and_out_in_little_memory(redis_url: str, tmp_path: Path) -> None:

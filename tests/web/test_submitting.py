@@ -211,7 +211,7 @@ async def test_a_file_without_the_column_says_which_it_has(anna: Client) -> None
     [
         (b"", "input", "is empty", None),
         (b"customer_id\n", "input", "has no rows", None),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\xff\xd8" * 50, "input", "UTF", 1),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\xff\xd8" * 50, "input", "is an image", None),
         ("customer_id\nc1\n".encode("utf-16"), "input", "is UTF-16 or UTF-32", 1),
         (b'customer_id,x\nc1,1\n"c2,2\nc3,3\n', "input", "has a quote that is never closed", 3),
         (b"PK\x03\x04" + b"x" * 99, "input", "is a workbook or a zip file", None),

@@ -18,7 +18,8 @@ from worker.domain.errors import InputError, UsageError
 from worker.domain.outcomes import Outcome
 from worker.domain.people import Act
 from worker.intake.csv_file import CsvFile
-from worker.reports.columns import ReportFormat, ReportRow
+from worker.pipeline.reporting import rows_of
+from worker.reports.columns import ReportFormat, ReportRow, outcomes_named
 from worker.reports.manifest import write_manifest
 from worker.reports.writing import Written, stream_report, write_report
 from worker.settings import load_settings
@@ -50,7 +51,7 @@ def report(
     chosen = format_of(out, report_format)
     if join is not None:
         refuse_overwriting(out, str(join))
-    separator, outcomes = _delimiter(delimiter), _outcomes(only)
+    separator, outcomes = _delimiter(delimiter), outcomes_named(only)
     settings = load_settings()
     caller = Caller(settings, me, Act.LOOK, batch_id, simulate)
 
@@ -85,8 +86,10 @@ async def write_out(
 ) -> Written:
     """Write the report, joined with the input's columns if the file is given, and its manifest beside it."""
     loop = asyncio.get_running_loop()
-    columns = csv_file.columns if csv_file is not None else batch.description.stored_columns
-    rows = _rows(batch, csv_file, _drive(loop, store.batches.pages(batch)))
+    lines = _drive(loop, store.batches.pages(batch))
+    columns, rows = batch.description.stored_columns, rows_of(batch, lines)
+    if csv_file is not None:
+        columns, rows = csv_file.columns, _joined(batch, csv_file, lines)
     if out == "-":
         return await asyncio.to_thread(
             stream_report, sys.stdout.buffer, report_format, columns, rows, delimiter=delimiter, only=only
@@ -112,11 +115,7 @@ def _drive(loop: asyncio.AbstractEventLoop, pages: AsyncIterator[Iterable[Line]]
         upcoming.cancel()
 
 
-def _rows(batch: Batch, csv_file: CsvFile | None, lines: Iterator[Line]) -> Iterator[ReportRow]:
-    if csv_file is None:
-        for line in lines:
-            yield ReportRow(line.row, line.cells, line.result, batch.id)
-        return
+def _joined(batch: Batch, csv_file: CsvFile, lines: Iterator[Line]) -> Iterator[ReportRow]:
     cells: Iterator[Sequence[str]] = csv_file.cells(sha256=batch.description.sha256)
     for line in lines:
         row = next(cells, None)
@@ -137,13 +136,3 @@ def _delimiter(text: str) -> str:
     if text not in _DELIMITERS:
         raise UsageError(f"--delimiter: '{text}' is none of , ; | tab")
     return _DELIMITERS[text]
-
-
-def _outcomes(text: str | None) -> frozenset[Outcome] | None:
-    if text is None:
-        return None
-    try:
-        return frozenset(Outcome(word.strip()) for word in text.split(","))
-    except ValueError:
-        known = ", ".join(Outcome)
-        raise UsageError(f"--only: '{text}' must be outcomes joined by commas: {known}") from None

@@ -95,16 +95,8 @@ def run(
         csv_file = stack.enter_context(session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows))
         if simulate:
             settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
-        description = describe(
-            csv_file.inspect(),
-            settings.target,
-            settings.shard_size,
-            reference,
-            lane,
-            settings.brakes(settings.environment),
-            deadline,
-            approval=NO_APPROVAL if simulate else settings.approval,
-        )
+        rules = replace(settings.rules, approval=NO_APPROVAL) if simulate else settings.rules
+        description = describe(csv_file.inspect(), rules, reference=reference, lane=lane, due=deadline)
         if not simulate:
             session.refuse_unattended(description, confirm)
             asyncio.run(session.check_upstream(settings))

@@ -37,16 +37,7 @@ def submit(
     deadline = moment("--due", due)
     caller = Caller(settings, me, Act.SUBMIT)
     with caller.audited(), session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        description = describe(
-            csv_file.inspect(),
-            settings.target,
-            settings.shard_size,
-            reference,
-            lane,
-            settings.brakes(settings.environment),
-            deadline,
-            approval=settings.approval,
-        )
+        description = describe(csv_file.inspect(), settings.rules, reference=reference, lane=lane, due=deadline)
         session.refuse_unattended(description, confirm)
         description = announce(csv_file, caller, settings, description, again=again)
         session.guard_production(description, confirm)

@@ -34,6 +34,9 @@ class IdRule:
         return _PATH_SAFE.fullmatch(customer_id) is not None and customer_id not in (".", "..")
 
 
+USUAL_IDS = IdRule.of()
+
+
 class Digester:
     """Keyed digests of customer IDs: for the ledger (10 bytes) and for logs (8 hex digits)."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from worker.domain.batches import Batch, Environment
+from worker.domain.batches import Batch, BatchState, Environment
 from worker.domain.errors import Guard, RefusedError
 
 WORKER = "worker"
@@ -48,6 +48,8 @@ class Reach(StrEnum):
     ANY = "any"
     OWN = "own"
     OTHERS = "others'"
+    WAITING = "others' waiting"
+    """Those of others, while they await approval."""
 
 
 _CONTROL = {Role.SUBMITTER: Reach.OWN, Role.ADMIN: Reach.ANY}
@@ -57,7 +59,7 @@ MAY: Mapping[Act, Mapping[Role, Reach]] = {
     Act.APPROVE: {Role.APPROVER: Reach.OTHERS, Role.ADMIN: Reach.OTHERS},
     Act.PAUSE: _CONTROL,
     Act.RESUME: _CONTROL,
-    Act.CANCEL: _CONTROL,
+    Act.CANCEL: _CONTROL | {Role.APPROVER: Reach.WAITING},  # who may approve may refuse
     Act.HOLD: {Role.SUBMITTER: Reach.ANY, Role.APPROVER: Reach.ANY, Role.ADMIN: Reach.ANY},
     Act.RELEASE: {Role.APPROVER: Reach.ANY, Role.ADMIN: Reach.ANY},
     Act.TOKEN: {Role.ADMIN: Reach.ANY},
@@ -82,11 +84,17 @@ class Person:
             raise ValueError(f"whether {self.name} may {act} depends on the batch")
         submitter = batch.description.submitted_by
         whose = f"batch {batch.id} was submitted by {submitter or 'somebody without a name'}"
-        if reach is Reach.OTHERS and submitter == self.name:
+        if reach in (Reach.OTHERS, Reach.WAITING) and submitter == self.name:
             raise RefusedError(f"{whose}, so somebody else must {act} it: {allowed}", Guard.APPROVAL)
         if reach is Reach.OWN and submitter != self.name:
             raise RefusedError(
                 f"{whose}; {self.name} as {self.role} may {act} only own batches, an admin any", Guard.ROLE
+            )
+        if reach is Reach.WAITING and batch.state is not BatchState.AWAITING_APPROVAL:
+            raise RefusedError(
+                f"batch {batch.id} is {batch.state.value}; {self.name} as {self.role} may {act} only what awaits "
+                "approval, its submitter or an admin any",
+                Guard.ROLE,
             )
 
 

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from worker.domain.batch_ids import make_batch_id
-from worker.domain.batches import Description, Lane, Target
-from worker.domain.brakes import USUAL, Brakes
+from worker.domain.batches import Description, Lane
 from worker.domain.errors import Guard, RefusedError
 from worker.domain.outcomes import Reason
-from worker.domain.people import ApprovalRule
 from worker.domain.records import Result
+from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile, Inspection, Row
 from worker.store.batches import Accepted, Batches
 from worker.store.holds import Holds
@@ -22,29 +21,26 @@ _SMALLEST = 10  # records of a shard; what a shard costs by itself is little bes
 
 def describe(
     inspection: Inspection,
-    target: Target,
-    shard_size: int,
-    reference: str | None,
-    lane: Lane = Lane.BULK,
-    brakes: Brakes = USUAL,
-    due: float | None = None,
+    rules: Rules,
     *,
-    approval: ApprovalRule,
+    reference: str | None = None,
+    lane: Lane = Lane.BULK,
+    due: float | None = None,
 ) -> Description:
-    """What a batch made of this file says of itself; ``shard_size`` is the most that a shard may hold."""
+    """What a batch made of this file says of itself."""
     return Description(
-        target=target,
+        target=rules.target,
         source=inspection.source,
         sha256=inspection.sha256,
         rows=inspection.rows,
-        shard_size=shard_size_for(inspection.rows, shard_size),
+        shard_size=shard_size_for(inspection.rows, rules.shard_size),
         id_column=inspection.id_column,
         columns=inspection.columns,
         reference=reference,
         lane=lane,
-        brakes=brakes,
+        brakes=rules.brakes,
         due=due,
-        needs_approval=approval.asks(inspection.rows, target.environment),
+        needs_approval=rules.approval.asks(inspection.rows, rules.target.environment),
     )
 
 

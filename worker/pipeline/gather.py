@@ -9,19 +9,18 @@ import csv
 import io
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC
 from typing import BinaryIO, Final, cast
 
 import structlog
 from redis.exceptions import RedisError
 
-from worker.domain.batches import Lane, Target
-from worker.domain.brakes import Brakes
-from worker.domain.customer_ids import IdRule
+from worker.domain.batches import Lane
 from worker.domain.errors import ExpungeError
 from worker.domain.events import Event
-from worker.domain.people import EVENTS, ApprovalRule
+from worker.domain.people import EVENTS
+from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
 from worker.intake.source import Source
 from worker.logs import where
@@ -42,26 +41,15 @@ _LARGEST: Final = 1 << 30  # bytes of a gathering; settings bound its records
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchRule:
-    """How a gathering becomes a batch."""
-
-    target: Target
-    ids: IdRule
-    shard_size: int
-    brakes: Brakes
-    approval: ApprovalRule
-
-
 class Gatherer:
     """Takes events, and makes batches of them; any number of processes may do so side by side."""
 
-    def __init__(self, gatherings: Gatherings, batches: Batches, holds: Holds, feeder: Feeder, rule: BatchRule) -> None:
+    def __init__(self, gatherings: Gatherings, batches: Batches, holds: Holds, feeder: Feeder, rules: Rules) -> None:
         self._gatherings = gatherings
         self._batches = batches
         self._holds = holds
         self._feeder = feeder
-        self._rule = rule
+        self._rules = rules
 
     async def take(self, events: Sequence[Event]) -> list[Taken]:
         """Keep events, each once; returns in their order what became of each.
@@ -111,7 +99,7 @@ class Gatherer:
             async for lines in self._gatherings.lines(gathering):
                 file.write(b"".join(lines))
             source = Source.of(cast("BinaryIO", file), f"events {gathering.id}", _LARGEST)
-            with CsvFile.open(source, rule=self._rule.ids, max_rows=gathering.records) as csv_file:
+            with CsvFile.open(source, rule=self._rules.ids, max_rows=gathering.records) as csv_file:
                 inspection = await asyncio.to_thread(csv_file.inspect)
                 if inspection.rows != gathering.records:
                     log.warning("events left: somebody else has just made a batch of them", gathering=gathering.id)
@@ -125,16 +113,12 @@ class Gatherer:
         log.info("events became a batch", batch=batch, gathering=gathering.id, records=gathering.records)
 
     async def _submit(self, csv_file: CsvFile, gathering: Gathering) -> str:
-        rule = self._rule
         description = describe(
             csv_file.inspect(),
-            rule.target,
-            rule.shard_size,
-            reference_of(gathering.id),
-            gathering.lane,
-            rule.brakes,
-            gathering.due,
-            approval=rule.approval,
+            self._rules,
+            reference=reference_of(gathering.id),
+            lane=gathering.lane,
+            due=gathering.due,
         )
         description = replace(signed(description, EVENTS), kept=COLUMNS[1:])
         taken = await take_in(self._batches, self._holds, self._feeder, csv_file, description, again=False)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
+from worker.domain.errors import UsageError
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Result
 from worker.domain.spreadsheet import guard
@@ -49,6 +50,16 @@ class ReportRow(NamedTuple):
     def outcome(self) -> Outcome:
         """Its result's outcome, or ``pending``."""
         return Outcome.PENDING if self.result is None else self.result.outcome
+
+
+def outcomes_named(text: str | None) -> frozenset[Outcome] | None:
+    """What ``--only`` asks for, ``None`` for all; raises ``UsageError`` unless it is outcomes joined by commas."""
+    if text is None:
+        return None
+    try:
+        return frozenset(Outcome(word.strip()) for word in text.split(","))
+    except ValueError:
+        raise UsageError(f"--only: '{text}' must be outcomes joined by commas: {', '.join(Outcome)}") from None
 
 
 class _Explained(NamedTuple):

@@ -52,17 +52,20 @@ class Holds:
         return self._keys[2]
 
     async def add(
-        self, customer_ids: Sequence[str], term: Term, *, replace: bool, actor: str | None = None
+        self, customer_ids: Sequence[str], term: Term | Sequence[Term], *, replace: bool, actor: str | None = None
     ) -> int | Overlaps:
-        """Hold all of them, or, if any is on hold by another term, none unless ``replace``.
+        """Hold all of them by one term or each by its own, or, if any is on hold by another, none unless ``replace``.
 
         Returns how many holds are new or changed, or what stands in the way. Safe to repeat. The audit trail has who
         did it, the ``actor``, and how many; ``None`` is somebody without a name.
         """
-        until = 0 if term.until is None else int(term.until * 1000)
+        terms = [term] * len(customer_ids) if isinstance(term, Term) else term
+        number = {each: at for at, each in enumerate(dict.fromkeys(terms), 1)}
+        said = [(str(int((each.until or 0) * 1000)), each.ground) for each in number]
+        which = [number[each] for each in terms]
         answer, *rest = await self._hold(
             keys=self._keys,
-            args=[until, term.ground, int(replace), orjson.dumps(customer_ids), actor or "", *self._of],
+            args=[int(replace), *map(orjson.dumps, (customer_ids, said, which)), actor or "", *self._of],
         )
         if answer == b"ok":
             return int(rest[0])

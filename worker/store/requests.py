@@ -30,6 +30,7 @@ class Answer:
 
     status: int
     location: str
+    """Of what was made; empty if nothing was."""
     body: dict[str, Any]
 
 

@@ -86,6 +86,12 @@ def concerns(request: Request, batch: Batch) -> None:
     request.state.asked.batch_id, request.state.asked.exists = batch.id, True
 
 
+def also(request: Request, person: Person, act: Act) -> None:
+    """Refuse who may not do this as well, whichever batch it concerns."""
+    request.state.asked.act = act
+    person.check(act)
+
+
 async def identified(request: Request) -> Person | None:
     """Who asks, whatever they may do; ``None`` for somebody who shows nothing, or nothing that counts."""
     token = await _token(request, web_of(request).store)

@@ -76,6 +76,7 @@ def _largest(max_upload: int) -> dict[str, int]:
         "/v1/plans": file,
         "/v1/holds": holds.LARGEST,
         "/v1/holds/release": holds.LARGEST,
+        "/holds/file": holds.LARGEST,
     }
 
 

@@ -158,11 +158,20 @@ class HoldsBody(BaseModel):
     total: int = Field(description="how many there are in all")
 
 
+class DeletedBody(BaseModel):
+    """A customer who was deleted before they came on hold."""
+
+    customer_id: str
+    batch: str
+    at: str
+
+
 class HeldBody(BaseModel):
     """What became of a new hold."""
 
     on_hold: int
     changed: int
+    deleted_earlier: list[DeletedBody] = Field(description="whom the hold comes too late for; it stands all the same")
 
 
 class HeldBackBody(BaseModel):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import Annotated
 
@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from worker.domain.batches import Batch
-from worker.domain.outcomes import Outcome
-from worker.reports.columns import ReportFormat, ReportRow
+from worker.pipeline.reporting import rows_of
+from worker.reports.columns import ReportFormat, outcomes_named
 from worker.reports.manifest import manifest
 from worker.reports.pages import ReportPages
-from worker.store.batches import Batches, Line
+from worker.store.batches import Batches
 from worker.web.access import LookingAt
-from worker.web.problems import Kind, Problem, documented
+from worker.web.problems import Kind, documented
 from worker.web.state import TheStore
 
 router = APIRouter(prefix="/v1/batches", tags=["reports"], responses=documented(Kind.NOT_FOUND))
@@ -68,29 +68,14 @@ async def download_manifest(
 
 
 def _pages(batch: Batch, report_format: ReportFormat, only: str | None) -> ReportPages:
-    return ReportPages(report_format, batch.description.stored_columns, only=_outcomes(only))
+    return ReportPages(report_format, batch.description.stored_columns, only=outcomes_named(only))
 
 
 async def _bytes(batches: Batches, batch: Batch, pages: ReportPages) -> AsyncIterator[bytes]:
     yield pages.begin()
     async for lines in batches.pages(batch):
-        yield await asyncio.to_thread(pages.add, _rows(batch, lines))
-
-
-def _rows(batch: Batch, lines: Iterable[Line]) -> Iterator[ReportRow]:
-    for line in lines:
-        yield ReportRow(line.row, line.cells, line.result, batch.id)
+        yield await asyncio.to_thread(pages.add, rows_of(batch, lines))
 
 
 def _attachment(name: str) -> str:
     return f'attachment; filename="{name}"'
-
-
-def _outcomes(text: str | None) -> frozenset[Outcome] | None:
-    if text is None:
-        return None
-    try:
-        return frozenset(Outcome(word.strip()) for word in text.split(","))
-    except ValueError:
-        known = ", ".join(Outcome)
-        raise Problem(Kind.REQUEST, f"only: must be outcomes joined by commas: {known}") from None

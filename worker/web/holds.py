@@ -1,33 +1,39 @@
 """Customers on hold. Their IDs are in bodies only: addresses are logged by proxies."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import time
 from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import JSONResponse, Response
 
-from worker.domain.errors import UsageError
-from worker.domain.holds import LONGEST_GROUND, Term, read_ground
+from worker.domain.holds import LONGEST_GROUND
 from worker.domain.people import Act, Person
-from worker.intake.problems import problem_of
-from worker.pipeline.holds import MOST, held_back, overlapping, place, refuse_those_not_held, release, some
-from worker.pipeline.submission import moment
+from worker.pipeline.holds import Gone, Release, deleted_earlier, place, release, release_and_resubmit, releasing
+from worker.pipeline.naming import MOST, Customers, in_file, listed, terms
+from worker.pipeline.submission import Taken, check_confirmation
 from worker.reports.as_json import hold_json
-from worker.store.holds import Overlaps
-from worker.web.access import Looking, who
-from worker.web.bodies import HeldBody, HoldsBody, ReleasedBody
-from worker.web.problems import Kind, Problem, documented
-from worker.web.state import TheStore, TheWeb
+from worker.store.requests import Answer
+from worker.web.access import Looking, also, who
+from worker.web.bodies import BatchBody, HeldBody, HoldsBody, ReleasedBody
+from worker.web.problems import Kind, documented
+from worker.web.state import TheStore, TheWeb, Web
+from worker.web.submitting import Key, answer_of, once
+from worker.web.uploads import CONTENT, NamedFile, media_type, received
 
 router = APIRouter(prefix="/v1/holds", tags=["holds"])
 LARGEST = 16 << 20
 """Bytes of a body."""
 _JSON = "application/json"
+Adding = Annotated[Person, Depends(who(Act.HOLD))]
+Releasing = Annotated[Person, Depends(who(Act.RELEASE))]
 
 
-class Customers(BaseModel):
-    """Whom a request is about."""
+class Named(BaseModel):
+    """Whom a request is about, if it brings no file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,38 +42,79 @@ class Customers(BaseModel):
     )
 
 
-class Holding(Customers):
-    """Customers to put on hold."""
+class HoldFields(BaseModel):
+    """How customers are put on hold."""
 
-    ground: str = Field(max_length=LONGEST_GROUND, description="Why.", examples=["litigation 12/2026"])
+    ground: str | None = Field(
+        None,
+        max_length=LONGEST_GROUND,
+        description="Why. A file may say it row by row, in a column of this name.",
+        examples=["litigation 12/2026"],
+    )
     until: str | None = Field(
         None,
         max_length=40,
-        description="Last day or moment, or +30d, +1month; else until removed.",
+        description="Last day or moment, or +30d, +1month; else until removed. A file may say it as well.",
         examples=["2099-06-30"],
     )
     replace: bool = Field(False, description="Give holds that stand this ground and end.")
 
 
-Wanted = TypeVar("Wanted", bound=Customers)
+class ReleaseFields(BaseModel):
+    """How customers are released."""
+
+    resubmit: bool = Field(False, description="Make a batch of the records that were held back.")
+    confirm: str | None = Field(
+        None,
+        max_length=40,
+        description="To resubmit in production: exactly how many customers were held back, or the ID of the plan.",
+    )
 
 
-def _body(model: type[Wanted]) -> Callable[[Request], Awaitable[Wanted]]:
-    """A dependency that reads the body; the framework would read it before it is known who asks."""
-
-    async def read(request: Request) -> Wanted:
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _JSON:
-            raise Problem(Kind.MEDIA_TYPE, f"send the customers as {_JSON}")
-        try:
-            return model.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None
-
-    return read
+class HoldQuery(HoldFields, NamedFile):
+    """Beside a file."""
 
 
-def _described(model: type[Customers]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {_JSON: {"schema": model.model_json_schema()}}}}
+class ReleaseQuery(ReleaseFields, NamedFile):
+    """Beside a file."""
+
+
+class HoldList(HoldFields, Named):
+    """Customers to put on hold."""
+
+
+class ReleaseList(ReleaseFields, Named):
+    """Customers to release."""
+
+
+Asked = TypeVar("Asked", bound=NamedFile)
+Listed = TypeVar("Listed", bound=Named)
+
+
+async def _asked(request: Request, web: Web, query: Asked, model: type[Listed]) -> tuple[Customers, Asked | Listed]:
+    """Whom the body names, as a list or as a file, and the fields of query and body; raises as both do."""
+    if media_type(request) == _JSON:
+        asked = await _list(request, query, model)
+        return listed(asked.customer_ids, web.settings.id_rule), asked
+    async with received(request, web.settings) as upload:
+        fields = upload.fields(query)
+        with await upload.open(fields, web.settings) as csv_file:
+            return await asyncio.to_thread(in_file, csv_file), fields
+
+
+async def _list(request: Request, query: NamedFile, model: type[Listed]) -> Listed:
+    try:
+        sent = orjson.loads(await request.body())
+        said = query.model_dump(exclude_unset=True)
+        return model.model_validate(said | sent if isinstance(sent, dict) else sent)
+    except orjson.JSONDecodeError:
+        raise RequestValidationError([{"loc": ("body",), "msg": "is no JSON"}]) from None
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None
+
+
+def _described(model: type[Named]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": CONTENT | {_JSON: {"schema": model.model_json_schema()}}}}
 
 
 @router.get("", response_model=HoldsBody, responses=documented())
@@ -85,55 +132,89 @@ async def list_holds(
 @router.post(
     "",
     response_model=HeldBody,
-    responses=documented(Kind.HOLD, Kind.MEDIA_TYPE),
-    openapi_extra=_described(Holding),
+    responses=documented(Kind.HOLD, Kind.MEDIA_TYPE, Kind.INPUT, Kind.SIZE),
+    openapi_extra=_described(HoldList),
 )
 async def add_holds(
-    person: Annotated[Person, Depends(who(Act.HOLD))],
-    wanted: Annotated[Holding, Depends(_body(Holding))],
-    web: TheWeb,
+    request: Request, person: Adding, web: TheWeb, query: Annotated[HoldQuery, Query()]
 ) -> dict[str, Any]:
     """Put customers on hold, all or none; when this is answered, none of them is sent any more."""
-    ids = _checked(wanted, web.settings.id_rule.accepts)
-    try:
-        term = Term(read_ground(wanted.ground), moment("until", wanted.until))
-    except ValueError as error:
-        raise UsageError(f"ground: {error}") from None
-    placed = await place(web.store.holds, ids, term, replace=wanted.replace, actor=person.name)
-    if isinstance(placed, Overlaps):
-        raise overlapping(placed, _places(ids))
-    return {"on_hold": len(ids), "changed": placed}
+    customers, fields = await _asked(request, web, query, HoldList)
+    changed, gone = await hold(web, person, customers, fields)
+    too_late = [each.as_json() for each in gone]
+    return {"on_hold": len(customers.ids), "changed": changed, "deleted_earlier": too_late}
+
+
+async def hold(web: Web, person: Person, customers: Customers, fields: HoldFields) -> tuple[int, list[Gone]]:
+    """Put them on hold; how many holds are new or changed, and whom they come too late for."""
+    by = terms(customers, fields.ground, fields.until)
+    changed = await place(web.store.holds, customers, by, replace=fields.replace, actor=person.name)
+    return changed, await deleted_earlier(web.store.ledger, customers, time.time())
 
 
 @router.post(
     "/release",
-    response_model=ReleasedBody,
-    responses=documented(Kind.MEDIA_TYPE),
-    openapi_extra=_described(Customers),
+    response_model=ReleasedBody | BatchBody,
+    responses={
+        **documented(
+            *(Kind.MEDIA_TYPE, Kind.INPUT, Kind.SIZE, Kind.CONFIRMATION, Kind.REFERENCE),
+            *(Kind.KEY_IN_USE, Kind.KEY_REUSED),
+        ),
+        200: {"description": "Released; or, to resubmit, the batch that was made of these records before."},
+        202: {"model": BatchBody, "description": "Released, and this batch was made of what was held back."},
+    },
+    openapi_extra=_described(ReleaseList),
 )
 async def release_holds(
-    person: Annotated[Person, Depends(who(Act.RELEASE))],
-    wanted: Annotated[Customers, Depends(_body(Customers))],
+    request: Request,
+    person: Releasing,
     web: TheWeb,
-) -> dict[str, Any]:
-    """Release customers from hold, all or none, and list the records of ended batches that it held back."""
-    ids = _checked(wanted, web.settings.id_rule.accepts)
-    places = _places(ids)
-    await refuse_those_not_held(web.store.holds, ids, places)
-    found = await held_back(web.store.batches, web.settings.target, ids)
-    await release(web.store.holds, ids, places, person.name)
-    records = [{"batch": each.batch_id, "row": each.row, "customer_id": each.customer_id} for each in found]
-    return {"released": len(ids), "held_back": records}
+    query: Annotated[ReleaseQuery, Query()],
+    idempotency_key: Key = None,
+) -> Response:
+    """Release customers from hold, all or none, and list the records of ended batches that it held back.
+
+    To resubmit, it is answered as a submission is; sent again, it goes on where it stopped.
+    """
+    customers, fields = await _asked(request, web, query, ReleaseList)
+    if not fields.resubmit:
+        return JSONResponse(released_json(await let_go(web, person, customers)))
+    also(request, person, Act.SUBMIT)
+
+    async def make() -> Answer:
+        taken = await resubmit(web, person, customers, fields.confirm)
+        return answer_of(taken) if isinstance(taken, Taken) else Answer(200, "", released_json(taken))
+
+    return await once(web, person, idempotency_key, (["release", customers.ids], fields), make)
 
 
-def _checked(wanted: Customers, accepts: Any) -> list[str]:
-    """Each once; raises ``UsageError`` when any ID is wrong, which is named by its place."""
-    ids = list(dict.fromkeys(each.strip() for each in wanted.customer_ids))
-    wrong = [f"the {at}. ID {problem_of(each)}" for at, each in enumerate(ids, 1) if not accepts(each)]
-    if wrong:
-        raise UsageError(f"{some(wrong, len(wrong))}; nothing was done")
-    return ids
+def released_json(ended: Release) -> dict[str, Any]:
+    """What became of a release."""
+    return {"released": len(ended.ids), "held_back": [each.as_json() for each in ended.held_back]}
 
 
-def _places(ids: list[str]) -> list[str]:
-    return [f"the {at}. ID" for at in range(1, len(ids) + 1)]
+async def let_go(web: Web, person: Person, customers: Customers, *, again: bool = False) -> Release:
+    """End their holds; ``again``, it may be that they were released before."""
+    store = web.store
+    ending = await releasing(store.holds, store.batches, web.settings.target, customers, resubmit=again)
+    await release(store.holds, ending, person.name)
+    return ending
+
+
+async def resubmit(web: Web, person: Person, customers: Customers, confirm: str | None) -> Taken | Release:
+    """End their holds and make a batch of what was held back, by the rules of a submission; raises as these do.
+
+    Only the release, if nothing was held back.
+    """
+    store, rules = web.store, web.settings.rules
+    ending = await releasing(store.holds, store.batches, rules.target, customers, resubmit=True)
+    if not ending.held_back:
+        await release(store.holds, ending, person.name)
+        return ending
+    return await release_and_resubmit(
+        *(store.batches, store.holds, store.feeder),
+        ending,
+        rules,
+        person.name,
+        lambda described: check_confirmation(described, confirm),
+    )

@@ -2,13 +2,14 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 from starlette.responses import JSONResponse, Response
 
@@ -64,24 +65,18 @@ async def submit_batch(
     async with received(request, web.settings) as upload:
         fields = upload.fields(query)
         with await upload.open(fields, web.settings) as csv_file:
-            if idempotency_key is None:
-                return _response(_answer(await submit(request, web, person, csv_file, fields)))
-            return await _once(request, web, person, csv_file, fields, idempotency_key)
+
+            async def make() -> Answer:
+                return answer_of(await submit(request, web, person, csv_file, fields))
+
+            return await once(web, person, idempotency_key, (csv_file.inspect().sha256, fields), make)
 
 
 async def submit(request: Request, web: Web, person: Person, csv_file: CsvFile, fields: SubmissionFields) -> Taken:
     """Make a batch of a checked file, by the rules of ``expunge submit``; raises as these do."""
     settings, store = web.settings, web.store
-    description = describe(
-        csv_file.inspect(),
-        settings.target,
-        settings.shard_size,
-        fields.reference,
-        fields.lane,
-        settings.brakes(settings.environment),
-        moment("due", fields.due),
-        approval=settings.approval,
-    )
+    due = moment("due", fields.due)
+    description = describe(csv_file.inspect(), settings.rules, reference=fields.reference, lane=fields.lane, due=due)
     check_confirmation(description, fields.confirm)
     description = signed(description, person.name)
     taken = await take_in(store.batches, store.holds, store.feeder, csv_file, description, again=fields.again)
@@ -91,10 +86,13 @@ async def submit(request: Request, web: Web, person: Person, csv_file: CsvFile, 
     return taken
 
 
-async def _once(
-    request: Request, web: Web, person: Person, csv_file: CsvFile, fields: SubmissionFields, key: str
+async def once(
+    web: Web, person: Person, key: str | None, said: tuple[Any, BaseModel], make: Callable[[], Awaitable[Answer]]
 ) -> Response:
-    requests, content = web.store.requests, _digest(csv_file.inspect().sha256, fields)
+    """What ``make`` answers; with a key, what the first request with it was answered, if that ``said`` the same."""
+    if key is None:
+        return _response(await make())
+    requests, content = web.store.requests, _digest(*said)
     known = await requests.begin(person.name, key, content)
     if known is NotBegun.IN_WORK:
         raise Problem(Kind.KEY_IN_USE, "the request with this key is in work; ask again later", headers=_LATER)
@@ -103,7 +101,7 @@ async def _once(
     if known is not None:
         return _response(known)
     try:
-        answer = _answer(await submit(request, web, person, csv_file, fields))
+        answer = await make()
     except BaseException:
         with suppress(RedisError):  # it expires
             await requests.drop(person.name, key)
@@ -115,18 +113,19 @@ async def _once(
 _LATER = {"Retry-After": "5"}
 
 
-def _digest(sha256: str, fields: SubmissionFields) -> str:
-    said = orjson.dumps([sha256, fields.model_dump(mode="json")])
+def _digest(content: Any, fields: BaseModel) -> str:
+    said = orjson.dumps([content, fields.model_dump(mode="json")])
     return hashlib.sha256(said).hexdigest()
 
 
-def _answer(taken: Taken) -> Answer:
+def answer_of(taken: Taken) -> Answer:
+    """A batch that was made now, or before."""
     status = 202 if taken.known_by is None else 200
     return Answer(status, f"/v1/batches/{taken.batch.id}", batch_json(taken.batch))
 
 
 def _response(answer: Answer) -> Response:
-    return JSONResponse(answer.body, answer.status, {"Location": answer.location})
+    return JSONResponse(answer.body, answer.status, {"Location": answer.location} if answer.location else None)
 
 
 @router.post(

@@ -47,8 +47,8 @@ CONTENT: dict[str, Any] = {
 """What a body may be, for OpenAPI."""
 
 
-class FileFields(BaseModel):
-    """How a file is to be read; in the query, or as fields of the form."""
+class NamedFile(BaseModel):
+    """Which file it is, and where the customers are in it; in the query, or as fields of the form."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,6 +58,11 @@ class FileFields(BaseModel):
     column: str = Field(
         DEFAULT_COLUMN, min_length=1, max_length=_LONGEST_NAME, description="Column that holds the customer IDs."
     )
+
+
+class FileFields(NamedFile):
+    """How a file is to be read."""
+
     skip_bad_rows: bool = Field(False, description="Take rows that are no CSV as skipped instead of refusing the file.")
 
 
@@ -86,7 +91,7 @@ class SubmissionFields(FileFields):
     again: bool = Field(False, description="Take a file that was taken before.")
 
 
-Fields = TypeVar("Fields", bound=FileFields)
+Fields = TypeVar("Fields", bound=NamedFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ class Upload:
     name: str
     """As it was given, without folders and control characters."""
     form: Mapping[str, str]
-    """The other fields of the form."""
+    """The other fields of the form; an empty one is as if it were not there."""
 
     def fields(self, query: Fields) -> Fields:
         """The query's fields, and over them those of the form; raises ``Problem`` for a wrong one."""
@@ -107,20 +112,25 @@ class Upload:
             wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
             raise Problem(Kind.REQUEST, "; ".join(wrong[:5])) from None
 
-    async def open(self, fields: FileFields, settings: Settings) -> CsvFile:
+    async def open(self, fields: NamedFile, settings: Settings) -> CsvFile:
         """The file as CSV, every row of it checked; raises ``InputError`` and ``RefusedError`` as ``CsvFile`` does."""
         return await asyncio.to_thread(self._checked, fields, settings)
 
-    def _checked(self, fields: FileFields, settings: Settings) -> CsvFile:
+    def _checked(self, fields: NamedFile, settings: Settings) -> CsvFile:
         csv_file = CsvFile.open(
             Source.of(self.file, file_name(fields.source or self.name), UNPACKED * settings.max_upload),
             column=fields.column,
             rule=settings.id_rule,
-            skip_bad_rows=fields.skip_bad_rows,
+            skip_bad_rows=isinstance(fields, FileFields) and fields.skip_bad_rows,
             max_rows=settings.max_batch,
         )
         csv_file.inspect()
         return csv_file
+
+
+def media_type(request: Request) -> str:
+    """Of the body, without its parameters; empty where nothing is said."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 @asynccontextmanager
@@ -130,7 +140,7 @@ async def received(request: Request, settings: Settings) -> AsyncIterator[Upload
     How much is read at most is for the ``Shell``, which must know the path. Raises ``Problem``, ``InputError``, and
     ``StoreError`` when the disk takes no more.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(request)
     if kind not in (_FORM, *_RAW):
         raise Problem(Kind.MEDIA_TYPE, f"send the file as one of {', '.join([_FORM, *sorted(_RAW)])}")
     try:
@@ -200,5 +210,5 @@ async def _from_form(request: Request) -> Upload:
         raise Problem(Kind.REQUEST, "there is no file: choose one, or send it as the field `file`")
     spool = cast("Any", file.file)
     spool.rollover()  # into a file on the disk, if it is not yet
-    others = {name: value for name, value in form.items() if isinstance(value, str)}
+    others = {name: value for name, value in form.items() if value and isinstance(value, str)}
     return Upload(spool, file.filename or _UNNAMED, others)

@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Request
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
 from worker.domain.batches import Batch, BatchState
@@ -11,6 +12,8 @@ from worker.domain.people import Act
 from worker.pipeline import retry as retrying
 from worker.web import batches as api
 from worker.web.access import Admitted, on_batch
+from worker.web.forms import form
+from worker.web.pages import views
 from worker.web.pages.rendering import page
 from worker.web.state import TheWeb
 
@@ -20,6 +23,24 @@ Cancelling = Annotated[Admitted, Depends(on_batch(Act.CANCEL))]
 Pausing = Annotated[Admitted, Depends(on_batch(Act.PAUSE))]
 Resuming = Annotated[Admitted, Depends(on_batch(Act.RESUME))]
 Retrying = Annotated[Admitted, Depends(on_batch(Act.SUBMIT))]
+
+
+class Seen(BaseModel):
+    """Which file an approver has seen."""
+
+    sha256: str = Field("", max_length=80)
+
+
+class Ways(BaseModel):
+    """What somebody answers for who goes on."""
+
+    despite: Despite | None = None
+
+
+class Confirmation(BaseModel):
+    """How many records somebody means."""
+
+    confirm: str = Field("", max_length=40)
 
 
 @router.get("/approve")
@@ -32,9 +53,9 @@ async def ask_to_approve(request: Request, admitted: Approving, web: TheWeb) -> 
 
 
 @router.post("/approve")
-async def approve(admitted: Approving, web: TheWeb, sha256: Annotated[str, Form(max_length=80)] = "") -> Response:
+async def approve(admitted: Approving, web: TheWeb, seen: Annotated[Seen, Depends(form(Seen))]) -> Response:
     """Let it run."""
-    await api.approve(admitted, web, sha256.strip() or None)
+    await api.approve(admitted, web, seen.sha256.strip() or None)
     return _back(admitted.batch)
 
 
@@ -46,18 +67,19 @@ async def pause(admitted: Pausing, web: TheWeb) -> Response:
 
 
 @router.post("/resume")
-async def resume(admitted: Resuming, web: TheWeb, despite: Annotated[Despite | None, Form()] = None) -> Response:
+async def resume(admitted: Resuming, web: TheWeb, ways: Annotated[Ways, Depends(form(Ways))]) -> Response:
     """Go on."""
-    await api.resume(admitted, web, despite)
+    await api.resume(admitted, web, ways.despite)
     return _back(admitted.batch)
 
 
 @router.get("/cancel")
 async def ask_to_cancel(request: Request, admitted: Cancelling) -> Response:
     """What it means, before it is done; nothing to ask of a batch that has ended."""
-    if admitted.batch.ended_at is not None:
-        return _back(admitted.batch)
-    return page(request, "cancel.html", admitted.person, batch=admitted.batch)
+    person, batch = admitted
+    if batch.ended_at is not None:
+        return _back(batch)
+    return page(request, "cancel.html", person, batch=batch, offered=views.offered(person, batch))
 
 
 @router.post("/cancel")
@@ -77,9 +99,11 @@ async def ask_to_retry(request: Request, admitted: Retrying, web: TheWeb) -> Res
 
 
 @router.post("/retry")
-async def retry(admitted: Retrying, web: TheWeb, confirm: Annotated[str, Form(max_length=40)] = "") -> Response:
+async def retry(
+    admitted: Retrying, web: TheWeb, said: Annotated[Confirmation, Depends(form(Confirmation))]
+) -> Response:
     """Make a new batch of what may end otherwise."""
-    made = await api.retry(admitted, web, confirm.strip() or None)
+    made = await api.retry(admitted, web, said.confirm.strip() or None)
     return RedirectResponse(made.headers["Location"].removeprefix("/v1"), 303)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Form, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from worker.domain.batches import Batch, Lane
@@ -14,6 +14,7 @@ from worker.intake.csv_file import DEFAULT_COLUMN, CsvFile
 from worker.pipeline.accept import describe
 from worker.pipeline.plan import Known, compared
 from worker.web.access import who
+from worker.web.forms import form
 from worker.web.keeping import Kept
 from worker.web.pages.rendering import page
 from worker.web.problems import Kind, problem_of
@@ -69,7 +70,11 @@ async def preview(
 
 @router.post("/{kept_id}/submit")
 async def submit_kept(
-    request: Request, person: Submitting, web: TheWeb, kept_id: str, fields: Annotated[SubmissionFields, Form()]
+    request: Request,
+    person: Submitting,
+    web: TheWeb,
+    kept_id: str,
+    fields: Annotated[SubmissionFields, Depends(form(SubmissionFields))],
 ) -> Response:
     """Make a batch of the file; asked again, or by a double click, it is the same batch."""
     if made := web.kept.batch_of(kept_id, person.name):
@@ -105,7 +110,7 @@ def _address(kept: Kept, fields: FileFields) -> str:
 async def _known(web: Web, csv_file: CsvFile) -> Batch | None:
     """The batch that was made of the same file before."""
     settings, store = web.settings, web.store
-    described = describe(csv_file.inspect(), settings.target, settings.shard_size, None, approval=settings.approval)
+    described = describe(csv_file.inspect(), settings.rules)
     known = await store.batches.known(described)
     return await store.batches.get(known.batch_id) if known is not None else None
 

@@ -191,8 +191,10 @@ _FROM: Mapping[Act, frozenset[BatchState]] = {
 
 
 def offered(person: Person, batch: Batch) -> frozenset[str]:
-    """What the person can do with the batch as it stands: words of acts, and ``retry``."""
+    """What the person can do with the batch as it stands: words of acts, ``retry``, ``refuse`` (cancel another's)."""
     found = {act.value for act, states in _FROM.items() if batch.state in states and may(person, act, batch)}
+    if {"approve", "cancel"} <= found:
+        found = found - {"cancel"} | {"refuse"}
     if retryable(batch) and may(person, Act.SUBMIT, batch):
         found.add("retry")
     return frozenset(found)
