@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.acceptance.accounting import read_report
 from tests.acceptance.conftest import Expunge
@@ -122,6 +123,21 @@ def test_status_batches_and_report_tell_the_same_after_the_run(expunge: Expunge,
     only = expunge("report", run["batch"], "--only", "rejected", "--format", "jsonl")
     (line,) = map(json.loads, only.stdout.splitlines())
     assert (line["customer_id"], line["expunge_missing_field"]) == ("missing_1", ["tax_id", "dob"])
+
+
+def test_a_report_without_the_file_has_the_columns_that_were_kept(expunge: Expunge, tmp_path: Path) -> None:
+    file = tmp_path / "cases.csv"
+    file.write_text("case,customer_id,name\nA1,c1,Ada\nA2,c2,Bob\n")
+    refused = expunge("run", str(file), "--simulate", "--keep", "nome")
+    assert refused.returncode == 2
+    assert "has no column 'nome' to keep" in refused.stderr
+    run = json.loads(expunge("run", str(file), "--simulate", "--scenario", "clean", "--keep", "case", "--json").stdout)
+    report = expunge("report", run["batch"], "--simulate").stdout.splitlines()
+    assert [line.split(",")[:4] for line in report] == [
+        ["case", "customer_id", "expunge_row", "expunge_outcome"],
+        ["A1", "c1", "1", "deleted"],
+        ["A2", "c2", "2", "deleted"],
+    ]
 
 
 def test_modules_of_the_users_folder_are_not_taken_for_ours(expunge: Expunge, make_ids: MakeIds) -> None:

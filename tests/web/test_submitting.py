@@ -55,6 +55,16 @@ async def test_a_form_becomes_a_batch_and_its_fields_count_like_the_query(anna: 
     assert (response.json()["source"], response.json()["lane"]) == ("c.csv", "urgent")
 
 
+async def test_columns_that_are_kept_are_in_the_report_and_no_other_is(anna: Client) -> None:
+    content = b"case,customer_id,name\nA1,c1,Ada\n"
+    made = await send(anna, content, keep="case, customer_id")
+    report = await anna.get(f"{made.headers['location']}/report")
+    assert report.text.splitlines()[0].startswith("case,customer_id,expunge_row,")
+    assert report.text.splitlines()[1].startswith("A1,c1,1,pending,")
+    refused = await send(anna, content, keep="case,nome")
+    assert "has no column 'nome' to keep" in problem(refused, "input")
+
+
 def test_a_file_s_name_is_one_line_without_folders() -> None:
     assert file_name("/home/anna/May\r\n\x1b[31m.csv") == "May[31m.csv"
     assert file_name("C:\\May\u202e.csv") == "May.csv"

@@ -66,6 +66,7 @@ def run(
     reference: session.Reference = None,
     lane: session.LaneOption = Lane.BULK,
     due: session.Due = None,
+    keep: session.Keep = None,
     confirm: session.Confirm = None,
     again: session.Again = False,
     skip_bad_rows: session.SkipBadRows = False,
@@ -96,7 +97,7 @@ def run(
         if simulate:
             settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
         rules = replace(settings.rules, approval=NO_APPROVAL) if simulate else settings.rules
-        description = describe(csv_file.inspect(), rules, reference=reference, lane=lane, due=deadline)
+        description = describe(csv_file.inspect(), rules, reference=reference, lane=lane, due=deadline, keep=keep or ())
         if not simulate:
             session.refuse_unattended(description, confirm)
             asyncio.run(session.check_upstream(settings))

@@ -52,6 +52,12 @@ Due: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="DATE", help="When it is to be done: 2026-12-24, 2026-12-24T18:00:00Z, +30d or +1month."),
 ]
+Keep: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep", metavar="NAME", help="Column to store besides the IDs, for reports without the file; repeatable."
+    ),
+]
 Confirm: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="N|PLAN", help="In production: exactly the number of records, or the ID of the plan."),

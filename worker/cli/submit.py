@@ -26,6 +26,7 @@ def submit(
     reference: session.Reference = None,
     lane: session.LaneOption = Lane.BULK,
     due: session.Due = None,
+    keep: session.Keep = None,
     confirm: session.Confirm = None,
     again: session.Again = False,
     me: session.As = None,
@@ -37,7 +38,9 @@ def submit(
     deadline = moment("--due", due)
     caller = Caller(settings, me, Act.SUBMIT)
     with caller.audited(), session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows) as csv_file:
-        description = describe(csv_file.inspect(), settings.rules, reference=reference, lane=lane, due=deadline)
+        description = describe(
+            csv_file.inspect(), settings.rules, reference=reference, lane=lane, due=deadline, keep=keep or ()
+        )
         session.refuse_unattended(description, confirm)
         description = announce(csv_file, caller, settings, description, again=again)
         session.guard_production(description, confirm)

@@ -7,7 +7,7 @@ from itertools import islice
 
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Description, Lane
-from worker.domain.errors import Guard, RefusedError
+from worker.domain.errors import Guard, InputError, RefusedError
 from worker.domain.outcomes import Reason
 from worker.domain.records import Result
 from worker.domain.rules import Rules
@@ -26,8 +26,12 @@ def describe(
     reference: str | None = None,
     lane: Lane = Lane.BULK,
     due: float | None = None,
+    keep: Sequence[str] = (),
 ) -> Description:
-    """What a batch made of this file says of itself."""
+    """What a batch made of this file says of itself; ``keep`` names the columns to store besides the IDs.
+
+    Raises ``InputError`` if the file has no such column.
+    """
     return Description(
         target=rules.target,
         source=inspection.source,
@@ -36,12 +40,22 @@ def describe(
         shard_size=shard_size_for(inspection.rows, rules.shard_size),
         id_column=inspection.id_column,
         columns=inspection.columns,
+        kept=_kept(inspection, keep),
         reference=reference,
         lane=lane,
         brakes=rules.brakes,
         due=due,
         needs_approval=rules.approval.asks(inspection.rows, rules.target.environment),
     )
+
+
+def _kept(inspection: Inspection, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns as the file has them, white space around their names included."""
+    own = {column.strip(): column for column in inspection.columns if column != inspection.id_column}
+    for name in names:
+        if name.strip() not in own and name.strip() != inspection.id_column.strip():
+            raise InputError(inspection.source, f"has no column '{name}' to keep", columns=inspection.columns)
+    return tuple(own[name.strip()] for name in names if name.strip() in own)
 
 
 def shard_size_for(rows: int, most: int) -> int:

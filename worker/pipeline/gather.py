@@ -9,7 +9,6 @@ import csv
 import io
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC
 from typing import BinaryIO, Final, cast
 
@@ -119,9 +118,10 @@ class Gatherer:
             reference=reference_of(gathering.id),
             lane=gathering.lane,
             due=gathering.due,
+            keep=COLUMNS,
         )
-        description = replace(signed(description, EVENTS), kept=COLUMNS[1:])
-        taken = await take_in(self._batches, self._holds, self._feeder, csv_file, description, again=False)
+        mine = signed(description, EVENTS)
+        taken = await take_in(self._batches, self._holds, self._feeder, csv_file, mine, again=False)
         return taken.batch.id
 
 

@@ -76,7 +76,14 @@ async def submit(request: Request, web: Web, person: Person, csv_file: CsvFile, 
     """Make a batch of a checked file, by the rules of ``expunge submit``; raises as these do."""
     settings, store = web.settings, web.store
     due = moment("due", fields.due)
-    description = describe(csv_file.inspect(), settings.rules, reference=fields.reference, lane=fields.lane, due=due)
+    description = describe(
+        csv_file.inspect(),
+        settings.rules,
+        reference=fields.reference,
+        lane=fields.lane,
+        due=due,
+        keep=fields.keep.split(",") if fields.keep else (),
+    )
     check_confirmation(description, fields.confirm)
     description = signed(description, person.name)
     taken = await take_in(store.batches, store.holds, store.feeder, csv_file, description, again=fields.again)

@@ -82,6 +82,12 @@ class SubmissionFields(FileFields):
         description="When it is to be done: 2026-12-24, a time, +30d or +1month.",
         examples=["+1month"],
     )
+    keep: str | None = Field(
+        None,
+        max_length=4096,
+        description="Columns to store besides the IDs, for the report; joined by commas.",
+        examples=["case,branch"],
+    )
     confirm: str | None = Field(
         None,
         max_length=40,
