@@ -2,6 +2,7 @@
 
 from http.cookies import SimpleCookie
 
+import httpx
 from fastapi import FastAPI
 
 from tests.conftest import all_keys
@@ -66,8 +67,10 @@ async def test_a_wrong_token_is_not_mended_by_a_session(app: FastAPI, ada: Clien
 
 
 async def test_tokens_cannot_be_guessed_at_the_door(stranger: Client) -> None:
-    answers = [await stranger.post("/session", data={"token": WRONG}) for _ in range(60)]
-    assert {answer.status_code for answer in answers} == {401, 429}
+    answers = list[httpx.Response]()
+    while len(answers) < 250 and (not answers or answers[-1].status_code != 429):
+        answers.append(await stranger.post("/session", data={"token": WRONG}))
+    assert [answer.status_code for answer in answers] == [401] * (len(answers) - 1) + [429]
     assert int(answers[-1].headers["retry-after"]) > 0
     assert COOKIE not in stranger.cookies
 
