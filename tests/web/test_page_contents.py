@@ -242,6 +242,24 @@ async def test_only_what_is_theirs_is_offered(
         assert ('<form method="post" action="/holds/release">' in text) is releases
 
 
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        (BatchState.RUNNING, {"pause", "cancel"}),
+        (BatchState.PAUSED, {"resume", "cancel"}),
+        (BatchState.AWAITING_APPROVAL, {"approve", "cancel"}),
+    ],
+)
+async def test_only_what_is_possible_is_offered(
+    ada: Client, web_store: Store, state: BatchState, offered: set[str]
+) -> None:
+    batch_id = (await submit(web_store.batches, ["c1"], submitted_by="anna")).batch_id
+    await web_store.redis.hset(f"expunge:{{{batch_id}}}:meta", "state", state.value)
+    text = await text_of(ada, f"/batches/{batch_id}")
+    acts = {"approve", "pause", "resume", "cancel", "retry"}
+    assert acts.intersection(re.findall(rf'(?:href|action)="/batches/{batch_id}/(\w+)"', text)) == offered
+
+
 async def test_a_batch_that_ended_is_sent_again_by_those_who_may(
     anna: Client, vera: Client, ben: Client, web_store: Store
 ) -> None:
