@@ -1,5 +1,6 @@
 """The documentation names all that the code has: what is added without being documented fails here (STYLE)."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,3 +278,14 @@ def test_every_command_that_a_page_names_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     named = re.findall(r"(?:`|^ {4}(?:\$ )?|\$\()expunge ([a-z]+)", text, re.MULTILINE)
     assert set(named) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", ["htmx.org", "axe-core"])
+def test_what_others_made_is_what_the_page_says_to_the_byte(name: str) -> None:
+    """The package, its version and its SHA-256, so that anybody can compare it with the registry's."""
+    (line,) = [line for line in page("web.md").splitlines() if f"npm package `{name}`" in line]
+    version, _, digest = re.split(r" *\| *", line)[2:5]
+    folders = [ROOT / "worker/web/static/vendor", ROOT / "tests/browser/vendor"]
+    word = name.partition(".")[0].partition("-")[0]
+    (file,) = [each for folder in folders for each in folder.glob(f"{word}*{version}*.js")]
+    assert digest == code(hashlib.sha256(file.read_bytes()).hexdigest())

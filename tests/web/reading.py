@@ -1,0 +1,48 @@
+"""Pages as somebody reads them."""
+
+import html
+import re
+import time
+
+from fastapi import FastAPI
+
+from tests.conftest import claimed, written
+from tests.web.conftest import Client, add_token, client_of
+from worker.domain.outcomes import Reason
+from worker.domain.people import Role
+from worker.domain.records import Result
+from worker.wiring import Store
+
+PAGE = {"Accept": "text/html"}
+CSV = b"customer_id,other\nc1,d1\nc2,d2\nc2,d3\nc3,d4\nc4,d5\nc5,d6\nno spaces,d7\n"
+FAILED = Result(Reason.SERVER_ERROR, http_status=503, attempts=5)
+
+
+async def text_of(client: Client, address: str) -> str:
+    answer = await client.get(address, headers=PAGE)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def words(text: str) -> str:
+    """What somebody reads."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", text)).split())
+
+
+def facts(text: str) -> dict[str, str]:
+    return {name: words(value) for name, value in re.findall(r"<dt>(.*?)</dt>\s*<dd>(.*?)</dd>", text, re.DOTALL)}
+
+
+async def chosen(client: Client, content: bytes = CSV, name: str = "may.csv", column: str = "customer_id") -> str:
+    """Upload a file; the address of the page that follows."""
+    answer = await client.post("/new", files={"file": (name, content)}, data={"column": column}, headers=PAGE)
+    return answer.headers["location"]
+
+
+async def admin_of(app: FastAPI) -> Client:
+    return client_of(app, await add_token(app.state.web.store.tokens, "ada", Role.ADMIN))
+
+
+async def record(store: Store, batch_id: str, results: dict[int, Result]) -> None:
+    claim = await claimed(store.shards, batch_id)
+    await store.shards.record(claim, written(claim, results), time.time())
