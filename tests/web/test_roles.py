@@ -32,6 +32,8 @@ OF_PAGES = {
     "GET /holds": Act.LOOK,
     "POST /holds": Act.HOLD,
     "POST /holds/release": Act.RELEASE,
+    "POST /holds/file": Act.HOLD,
+    "POST /holds/resubmit": Act.RELEASE,
     "POST /holds/release/confirmed": Act.RELEASE,
     "GET /audit": Act.LOOK,
 }
