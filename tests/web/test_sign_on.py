@@ -14,6 +14,7 @@ from tests.web.identity_provider import CLIENT_SECRET, IdentityProvider
 from tests.web.signing_on import BACK, PAGE, SignedOn, StartSignOn, refused_and_noted, says
 from worker.domain.identities import RoleRule
 from worker.domain.people import Role
+from worker.domain.rates import Rate
 from worker.store import keys
 from worker.web.access import COOKIE
 from worker.web.single_sign_on import TRIP
@@ -288,3 +289,12 @@ async def test_who_tries_again_and_again_is_told_to_wait(browser: Client) -> Non
         for _ in range(30)
     ]
     assert set(answers) == {401, 429}
+
+
+async def test_who_came_by_the_provider_is_limited_by_name(start: StartSignOn) -> None:
+    site = await start(web_rate_limit=Rate.parse("3/h"))
+    async with client_of(site.app) as one, client_of(site.app) as another, client_of(site.app) as other:
+        for browser, name in ((one, "anna"), (another, "anna"), (other, "ben")):
+            await site.sign_in(browser, name)
+        answers = [(await browser.get("/v1/batches")).status_code for browser in (one, another, one, another, other)]
+        assert answers == [200, 200, 200, 429, 200]

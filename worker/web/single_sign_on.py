@@ -46,9 +46,9 @@ async def come_back(
 ) -> Response:
     """Sign in whom the provider sent back."""
     web, provider = web_of(request), _provider_of(request)
-    await _count(request)
     trip = await web.store.trips.end(request.cookies.get(TRIP, ""), state)
     if trip is None:
+        await _count(request)
         raise RefusedError(_unknown(provider.sign_on), Guard.IDENTITY)
     request.state.asked = asked = Asked(Act.LOOK, shown=True)
     if error or not code:
