@@ -16,7 +16,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-CLIENT_ID, CLIENT_SECRET = "expunge", "a secret: 100 % of it"
+CLIENT_ID, CLIENT_SECRET = "expunge", "a secret: 1+1 %41"
 Sign = Callable[[dict[str, Any]], str]
 
 

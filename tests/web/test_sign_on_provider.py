@@ -62,6 +62,10 @@ async def html() -> provider_web.StreamResponse:
     return provider_web.Response(text="<h1>Bad gateway</h1>", status=502, content_type="text/html")
 
 
+async def busy() -> provider_web.StreamResponse:
+    return provider_web.json_response({"error": "temporarily_unavailable", "keys": []}, status=503)
+
+
 async def packed() -> provider_web.StreamResponse:
     return provider_web.Response(
         body=gzip.compress(b"{" + b" " * 10_000_000 + b"}"), headers={"Content-Encoding": "gzip"}
@@ -73,6 +77,7 @@ BROKEN = [
     (slow, "it does not answer: TimeoutError"),
     (elsewhere, "it answered 302"),
     (html, "it answered 502, and no JSON object"),
+    (busy, "it answered 503"),
     (packed, "it answered 200, and no JSON object"),
 ]
 
