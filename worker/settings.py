@@ -36,6 +36,7 @@ from worker.domain.batches import Environment, Target
 from worker.domain.brakes import LEAST, Brakes
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
+from worker.domain.identities import SUBJECT, RoleRule, SignOn
 from worker.domain.people import ApprovalRule
 from worker.domain.rates import Rate
 from worker.domain.rules import Rules
@@ -47,7 +48,7 @@ _CANARY = 20  # records, in production (SPEC 6)
 _ALIKE = 0.85  # of difflib: one or two letters
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_UPSTREAM = re.compile(
+_ADDRESS = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?"
     r"(?P<path>/.*?)??/?"
 )
@@ -55,8 +56,16 @@ _HEADERS_FORM = "must be headers written as 'Name: value', several joined by ';'
 _OWN_HEADERS = {"x-merchant-identifier-id", "x-type", "idempotency-key", "host", "content-length", "transfer-encoding"}
 
 
+_SIGN_ON = ("oidc_issuer", "oidc_client_id", "oidc_roles", "web_url")
+"""Settings that are needed for sign-in by an identity provider, all of them."""
+
+
 def _rate(value: Any) -> Any:
     return Rate.parse(value) if isinstance(value, str) else value
+
+
+def _roles(value: Any) -> Any:
+    return RoleRule.parse(value) if isinstance(value, str) else value
 
 
 def _pattern(text: str) -> str:
@@ -221,6 +230,17 @@ class Settings(BaseSettings):
     event_batch_age: PositiveFloat = Field(
         300.0, le=86_400, description="seconds after which a rolling batch takes no more events"
     )
+    web_url: str | None = Field(None, description="where browsers find `expunge web`, for sign-in by a provider")
+    oidc_issuer: str | None = Field(None, description="identity provider (OpenID Connect) by which people sign in")
+    oidc_client_id: str | None = Field(None, description="what the provider calls `expunge web`")
+    oidc_client_secret: SecretStr | None = Field(None, description="shows the provider that it is that; secret")
+    oidc_roles: Annotated[RoleRule | None, NoDecode, BeforeValidator(_roles)] = Field(
+        None, description="claim and values that mean roles: `CLAIM: ROLE=VALUE; ROLE=VALUE`"
+    )
+    oidc_name_claim: str = Field(SUBJECT, min_length=1, description="claim that people are called by")
+    oidc_scopes: str = Field(
+        "openid profile", pattern=r"^(.* )?openid( .*)?$", description="what the provider is asked for"
+    )
     home: Path = Field(Path(".expunge"), description="folder of the embedded server's data")
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`"
@@ -229,7 +249,24 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _upstream_is_safe(self) -> "Settings":
         if self.upstream_url is not None:
-            _check_upstream(self.upstream_url, allow_http=self.upstream_allow_http)
+            _check_address(
+                "upstream_url",
+                self.upstream_url,
+                "https://api.example.com",
+                allowed_by=None if self.upstream_allow_http else f"{PREFIX}UPSTREAM_ALLOW_HTTP=true",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sign_on_is_whole_and_safe(self) -> "Settings":
+        missing = [f"{PREFIX}{name.upper()}" for name in _SIGN_ON if getattr(self, name) is None]
+        if len(missing) == len(_SIGN_ON) and self.oidc_client_secret is None:
+            return self
+        if missing:
+            raise ValueError(f"{' and '.join(missing)}: not set; sign-in by an identity provider needs all or none")
+        _check_address("oidc_issuer", self.oidc_issuer or "", "https://id.example.com/realms/main")
+        if _check_address("web_url", self.web_url or "", "https://expunge.example.com"):
+            raise ValueError(f"{PREFIX}WEB_URL: {_quoted(self.web_url or '')}: must be an address without a path")
         return self
 
     @property
@@ -263,6 +300,22 @@ class Settings(BaseSettings):
         return IdRule.of(self.id_pattern)
 
     @property
+    def sign_on(self) -> SignOn | None:
+        """How people sign in by an identity provider; ``None`` if they do not."""
+        if self.oidc_issuer is None or self.oidc_client_id is None or self.oidc_roles is None or self.web_url is None:
+            return None
+        secret = self.oidc_client_secret
+        return SignOn(
+            self.oidc_issuer,
+            self.oidc_client_id,
+            secret.get_secret_value() if secret is not None else None,
+            self.oidc_roles,
+            self.oidc_name_claim,
+            self.oidc_scopes,
+            self.web_url.rstrip("/"),
+        )
+
+    @property
     def upstream_prefix(self) -> str:
         """Everything before the ID in a request's URL; an upstream must be set."""
         if self.upstream_url is None:
@@ -275,22 +328,26 @@ NO_UPSTREAM = (
 )
 
 
-def _check_upstream(url: str, *, allow_http: bool) -> None:
-    """Refuse an address that would send to another place than it seems to, or in the clear (SPEC 2)."""
-    match = _UPSTREAM.fullmatch(url)
+def _check_address(name: str, url: str, example: str, *, allowed_by: str | None = "") -> str:
+    """Refuse an address that would send to another place than it seems to, or in the clear (SPEC 2).
+
+    ``allowed_by`` sets what allows ``http://``: ``None`` if it is allowed. Returns the path without its last slash.
+    """
+    variable = f"{PREFIX}{name.upper()}"
+    match = _ADDRESS.fullmatch(url)
     if match is None or int(match["port"] or 1) > 65535 or not _is_plain_path(match["path"] or ""):
         raise ValueError(
-            f"EXPUNGE_UPSTREAM_URL: {'' if '@' in url else _quoted(url) + ': '}must be an address such as "
-            "https://api.example.com, without user, query or '#'"
+            f"{variable}: {'' if '@' in url else _quoted(url) + ': '}must be an address such as "
+            f"{example}, without user, query or '#'"
         )
-    if match["scheme"] == "http" and not allow_http and not _is_loopback(match["host"].strip("[]")):
-        raise ValueError(
-            f"EXPUNGE_UPSTREAM_URL: {_quoted(url)}: http:// would send credentials in the clear; use https://, or set "
-            "EXPUNGE_UPSTREAM_ALLOW_HTTP=true if the network is trusted"
-        )
+    if match["scheme"] == "http" and allowed_by is not None and not is_loopback(match["host"].strip("[]")):
+        way = f", or set {allowed_by} if the network is trusted" if allowed_by else ""
+        raise ValueError(f"{variable}: {_quoted(url)}: http:// would send credentials in the clear; use https://{way}")
+    return match["path"] or ""
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

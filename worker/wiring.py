@@ -30,6 +30,7 @@ from worker.store.requests import Requests
 from worker.store.sessions import Sessions
 from worker.store.shards import Presence, Shards
 from worker.store.tokens import Tokens
+from worker.store.trips import Trips
 from worker.upstream.client import Endpoint, open_client
 
 _PROBE_MARGIN = 5.0  # seconds, beyond an attempt's, until a probe of the circuit is taken for lost
@@ -54,6 +55,7 @@ class Store:
     digester: Digester
     tokens: Tokens
     sessions: Sessions
+    trips: Trips
     audit: Audit
     requests: Requests
     finished: Finished
@@ -104,7 +106,8 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             feeder,
             digester,
             tokens=tokens,
-            sessions=Sessions(redis, tokens),
+            sessions=Sessions(redis, tokens, settings.sign_on.mark if settings.sign_on else ""),
+            trips=Trips(redis),
             audit=Audit(redis),
             requests=Requests(redis),
             finished=Finished(redis),

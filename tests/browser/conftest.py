@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from tests.browser import people
-from tests.browser.site import Site
+from tests.browser.site import SignedOnSite, Site
 
 MakeFile = Callable[..., Path]
 
@@ -32,6 +32,12 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="session")
 def production(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:  # noqa: ARG001
     with Site(tmp_path_factory.mktemp("production"), EXPUNGE_ENVIRONMENT="production") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def signed_on(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignedOnSite]:  # noqa: ARG001
+    with SignedOnSite(tmp_path_factory.mktemp("provider")) as running:
         yield running
 
 

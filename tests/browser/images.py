@@ -8,7 +8,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser import people
-from tests.browser.site import Site
+from tests.browser.site import SignedOnSite, Site
 
 _EXAMPLE = Path(__file__).parents[2] / "examples" / "customers.csv"
 _DESK = {"width": 1040, "height": 760}
@@ -114,6 +114,15 @@ class Pictures:
             page.goto(f"/batches/{batch}")
             self.take(page, "dark")
 
+    def ways_in(self, browser: Browser, site: SignedOnSite) -> None:
+        """The sign-in where there is an identity provider."""
+        with people.browsing(browser, site, None, viewport=_DESK) as page:
+            page.goto("/")
+            page.get_by_role("link", name="Sign in with").evaluate(
+                "(link, host) => { link.textContent = `Sign in with ${host}` }", "id.example.com"
+            )
+            self.take(page, "sign-in-provider")
+
 
 def main(folder: Path) -> None:
     """Take all of them."""
@@ -134,6 +143,9 @@ def main(folder: Path) -> None:
         ):
             people.choose(page, _EXAMPLE)
             pictures.take(page, "production")
+        (files / "provider").mkdir()
+        with SignedOnSite(files / "provider") as signed_on:
+            pictures.ways_in(browser, signed_on)
         browser.close()
 
 

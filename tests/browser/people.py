@@ -4,11 +4,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from playwright.sync_api import Browser, Page, Playwright, expect
-
-from tests.browser.site import Site
 
 CHROMIUM = shutil.which("chromium")
 PHONE = {"width": 390, "height": 844}
@@ -22,8 +20,15 @@ def launch(playwright: Playwright) -> Browser:
     return playwright.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
 
 
+class Place(Protocol):
+    """What somebody goes to."""
+
+    url: str
+    tokens: dict[str, str]
+
+
 @contextmanager
-def browsing(browser: Browser, site: Site, name: str | None, **options: Any) -> Iterator[Page]:
+def browsing(browser: Browser, site: Place, name: str | None, **options: Any) -> Iterator[Page]:
     """A page of somebody who is signed in, or of a stranger; whatever the browser complains of fails."""
     complaints: list[str] = []
     context = browser.new_context(base_url=site.url, **options)

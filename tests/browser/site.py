@@ -11,7 +11,9 @@ from typing import Self
 
 import httpx
 
+from tests.web.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 from tests.web.served import Served
+from worker.domain.people import Role
 from worker.embedded import embedded_server
 
 ROLES = {"ada": "admin", "anna": "submitter", "ben": "approver", "vera": "viewer"}
@@ -92,6 +94,39 @@ class Site:
     def api(self, name: str) -> httpx.Client:
         """A program that shows somebody's token."""
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.tokens[name]}"}, timeout=60)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+class SignedOnSite:
+    """The pages alone, and an identity provider at another site: another host, since ports make no site."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self.tokens: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        provider = IdentityProvider("localhost")
+        for name, role in ROLES.items():
+            provider.add(name, f"expunge-{role}")
+        provider.add("noah")
+        with ExitStack() as stack:
+            self.issuer = stack.enter_context(provider.running_beside())
+            settings = {
+                "EXPUNGE_OIDC_ISSUER": self.issuer,
+                "EXPUNGE_OIDC_CLIENT_ID": CLIENT_ID,
+                "EXPUNGE_OIDC_CLIENT_SECRET": CLIENT_SECRET,
+                "EXPUNGE_OIDC_ROLES": "realm_access.roles:" + ";".join(f"{role}=expunge-{role}" for role in Role),
+                "EXPUNGE_OIDC_NAME_CLAIM": "preferred_username",
+            }
+            redis_url = stack.enter_context(embedded_server(self._folder / "server"))
+            self.url = stack.enter_context(Served(self._folder, redis_url, **settings)).url
+            self._stack = stack.pop_all()
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -84,6 +84,13 @@ def test_the_defaults_are_those_of_the_spec() -> None:
         "id_pattern": "[A-Za-z0-9_-]{1,128}",
         "max_upload": 268_435_456,
         "web_rate_limit": Rate.parse("50/s"),
+        "web_url": None,
+        "oidc_issuer": None,
+        "oidc_client_id": None,
+        "oidc_client_secret": None,
+        "oidc_roles": None,
+        "oidc_name_claim": "sub",
+        "oidc_scopes": "openid profile",
         "home": Path(".expunge"),
         "log_level": "info",
     }

@@ -8,8 +8,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from tests.conftest import make_settings
+from tests.web.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
+from tests.web.signing_on import ROLES, SignedOn, StartSignOn
 from worker.domain.people import Role, make_token
 from worker.settings import Settings
 from worker.store.tokens import Tokens
@@ -96,6 +99,46 @@ async def ben(ada: Client, as_: As) -> Client:  # noqa: ARG001
 async def vera(ada: Client, as_: As) -> Client:  # noqa: ARG001
     """A viewer."""
     return await as_("vera", Role.VIEWER)
+
+
+@pytest.fixture
+async def idp() -> AsyncIterator[IdentityProvider]:
+    """A provider that knows one of each role, and somebody without."""
+    provider = IdentityProvider()
+    provider.add("ada", "ex-admin")
+    provider.add("anna", "ex-submit")
+    provider.add("ben", "ex-approve")
+    provider.add("vera", "ex-view")
+    provider.add("nobody")
+    async with provider.running():
+        yield provider
+
+
+@pytest.fixture
+async def start(serve: Serve, idp: IdentityProvider) -> StartSignOn:
+    async def begin(**others: Any) -> SignedOn:
+        given = {
+            "oidc_issuer": idp.url,
+            "oidc_client_id": CLIENT_ID,
+            "oidc_client_secret": SecretStr(CLIENT_SECRET),
+            "oidc_roles": ROLES,
+            "oidc_name_claim": "preferred_username",
+            "web_url": ORIGIN,
+        }
+        return SignedOn(await serve(**(given | others)), idp)
+
+    return begin
+
+
+@pytest.fixture
+async def site(start: StartSignOn) -> SignedOn:
+    return await start()
+
+
+@pytest.fixture
+async def browser(site: SignedOn) -> AsyncIterator[Client]:
+    async with client_of(site.app) as client:
+        yield client
 
 
 def client_of(app: FastAPI, token: str | None = None) -> Client:

@@ -29,6 +29,8 @@ class Served:
             "EXPUNGE_MERCHANT_ID": "m1",
             "EXPUNGE_WEB_RATE_LIMIT": "100000/s",
         }
+        if "EXPUNGE_OIDC_ISSUER" in environment:
+            given["EXPUNGE_WEB_URL"] = self.url
         self._folder, self._environment = folder, {**inherited, **given, **environment}
 
     @property

@@ -30,13 +30,13 @@ class Caller:
     """Rehearsals ask nobody for a name."""
 
     async def admitted(self, store: Store, batch: Batch | None = None) -> str | None:
-        """The name of who it is; ``None`` while nobody has a token.
+        """The name of who it is; ``None`` while nobody has a token, nor signs in on the pages by other means.
 
         Raises ``RefusedError`` when they do not show who they are, or may not do this to the batch.
         """
         if self.simulate:
             return None
-        person = await self._identified(store.tokens)
+        person = await self._identified(store)
         if person is None:
             return None
         person.check(self.act, batch)
@@ -71,21 +71,35 @@ class Caller:
                 batch_id=self.batch_id,
             )
 
-    async def _identified(self, tokens: Tokens) -> Person | None:
-        if not await tokens.exist():
+    async def _identified(self, store: Store) -> Person | None:
+        if not await store.tokens.exist():
             if self.name is not None:
                 raise RefusedError(f"nobody has a token yet; the first is made by: {FIRST_TOKEN}", Guard.IDENTITY)
+            await self._check_nobody_has_a_name(store)
             return None
         if self.name is None or self.settings.token is None:
             raise RefusedError(
                 "say who you are: --as NAME, and your token in EXPUNGE_TOKEN; an admin makes it", Guard.IDENTITY
             )
-        person = await self._shown(tokens)
+        person = await self._shown(store.tokens)
         if person is None:
             raise RefusedError(
                 f"the token in EXPUNGE_TOKEN is not one of '{self.name}', or was revoked", Guard.IDENTITY
             )
         return person
+
+    async def _check_nobody_has_a_name(self, store: Store) -> None:
+        """Where people sign in by a provider, somebody without a name would pass by all that they may not do.
+
+        Whoever sets it up makes the first token all the same.
+        """
+        by_provider = self.settings.sign_on is not None or await store.sessions.any_by_provider()
+        if by_provider and self.act is not Act.TOKEN:
+            raise RefusedError(
+                "people sign in here by an identity provider, which the command line does not know; it takes a token, "
+                f"and the first is made by: {FIRST_TOKEN}",
+                Guard.IDENTITY,
+            )
 
     async def _shown(self, tokens: Tokens) -> Person | None:
         """The person that ``--as`` names, if the token is theirs."""

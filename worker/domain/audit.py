@@ -17,6 +17,8 @@ class Deed(StrEnum):
     HELD = "held"
     RELEASED = "released"
     REFUSED = "refused"
+    SIGNED_IN = "signed_in"
+    SIGNED_OUT = "signed_out"
     TOKEN_ADDED = "token_added"  # noqa: S105 - a deed
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a deed
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from worker.domain.batches import Batch, BatchState, Environment
 from worker.domain.errors import Guard, RefusedError
@@ -20,7 +21,7 @@ _TOKEN = re.compile(rf"expunge_(?P<id>{_ID.pattern})_[A-Za-z0-9_-]{{43}}")
 
 
 class Role(StrEnum):
-    """What somebody with a token is there for."""
+    """What somebody is there for."""
 
     VIEWER = "viewer"
     SUBMITTER = "submitter"
@@ -68,7 +69,7 @@ MAY: Mapping[Act, Mapping[Role, Reach]] = {
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody whose token was shown."""
+    """Somebody who showed a token, or signed in by an identity provider."""
 
     name: str
     role: Role
@@ -112,6 +113,20 @@ class Token:
     def fits(self, text: str) -> bool:
         """Whether this is the token, in a time that does not tell how near it is."""
         return hmac.compare_digest(self.digest, digest_of(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Somebody who has shown who they are."""
+
+    person: Person
+    counted_as: str
+    """What their requests are counted by."""
+
+    @classmethod
+    def by(cls, token: Token) -> Self:
+        """Whoever has this token."""
+        return cls(Person(token.name, token.role), token.id)
 
 
 def make_token(token_id: str, secret: str) -> str:

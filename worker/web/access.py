@@ -1,4 +1,4 @@
-"""Who asks: a token, or the session that stands for one; and whether what they ask for is theirs to ask.
+"""Who asks: a token, or a session; and whether what they ask for is theirs to ask.
 
 A route is for whoever may do its act: it takes ``who(act)``, or ``on_batch(act)`` where it concerns one batch.
 """
@@ -13,7 +13,7 @@ from fastapi.dependencies.models import Dependant
 from worker.domain.batch_ids import is_batch_id
 from worker.domain.batches import Batch
 from worker.domain.errors import Guard, RefusedError
-from worker.domain.people import MAY, Act, Person, Reach, Token
+from worker.domain.people import MAY, Act, Known, Person, Reach
 from worker.pipeline.admission import FIRST_TOKEN, note_refusal
 from worker.settings import Settings
 from worker.web.parameters import check_known
@@ -37,6 +37,8 @@ class Asked:
     """Whether there is such a batch."""
     shown: bool = False
     """Whether a token or a session was shown, good or not."""
+    claimed: str | None = None
+    """What the identity provider calls somebody who is not admitted yet."""
 
 
 class Admitted(NamedTuple):
@@ -94,20 +96,20 @@ def also(request: Request, person: Person, act: Act) -> None:
 
 async def identified(request: Request) -> Person | None:
     """Who asks, whatever they may do; ``None`` for somebody who shows nothing, or nothing that counts."""
-    token = await _token(request, web_of(request).store)
-    return Person(token.name, token.role) if token is not None else None
+    known = await _known(request, web_of(request).store)
+    return known.person if known is not None else None
 
 
 async def _admitted(request: Request, act: Act, batch_id: str | None = None) -> Person:
     web, asked = web_of(request), Asked(act, batch_id=batch_id)
     request.state.asked = asked
-    token = await _token(request, web.store)
-    if token is None:
+    known = await _known(request, web.store)
+    if known is None:
         asked.shown = shown(request)
         await web.limits.count_stranger(request.client.host if request.client else "")
-        raise await _unknown(web, shown=asked.shown)
-    asked.person = person = Person(token.name, token.role)
-    await web.limits.count(token.id)
+        raise await _unknown(request, web)
+    asked.person = person = known.person
+    await web.limits.count(known.counted_as)
     if MAY[act].get(person.role, Reach.ANY) is Reach.ANY:
         person.check(act)
     check_known(request)
@@ -126,18 +128,23 @@ def shown(request: Request) -> bool:
     return "authorization" in request.headers or COOKIE in request.cookies
 
 
-async def _token(request: Request, store: Store) -> Token | None:
+async def _known(request: Request, store: Store) -> Known | None:
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     if scheme:
-        return await store.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
+        token = await store.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
+        return Known.by(token) if token is not None else None
     word = request.cookies.get(COOKIE)
     return await store.sessions.find(word) if word else None
 
 
-async def _unknown(web: Web, *, shown: bool) -> RefusedError:
+async def _unknown(request: Request, web: Web) -> RefusedError:
+    if web.provider is not None and "authorization" not in request.headers:
+        ended = "you are not signed in any more; " if COOKIE in request.cookies else ""
+        return RefusedError(f"{ended}{_SIGN_IN}", Guard.IDENTITY)
     if not await web.store.tokens.exist():
         return RefusedError(f"nobody has a token yet; the first is made by: {FIRST_TOKEN}", Guard.IDENTITY)
-    return RefusedError(f"the token is not known, or was revoked; {_SIGN_IN}" if shown else _SIGN_IN, Guard.IDENTITY)
+    wrong = "the token is not known, or was revoked; " if shown(request) else ""
+    return RefusedError(f"{wrong}{_SIGN_IN}", Guard.IDENTITY)
 
 
 def concerned(request: Request) -> dict[str, str]:
@@ -147,7 +154,7 @@ def concerned(request: Request) -> dict[str, str]:
 
 
 async def note(request: Request, refusal: RefusedError) -> None:
-    """Note in the audit trail what was refused; not that somebody came without a token."""
+    """Note in the audit trail what was refused; not that somebody came without showing anything."""
     asked: Asked | None = getattr(request.state, "asked", None)
     if asked is None or (asked.person is None and not asked.shown):
         return
@@ -159,6 +166,7 @@ async def note(request: Request, refusal: RefusedError) -> None:
         asked.act,
         web_of(request).settings.target,
         person=asked.person,
+        claimed=asked.claimed,
         batch_id=asked.batch_id,
     )
 

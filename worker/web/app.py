@@ -1,7 +1,7 @@
 """The application: its routes, and what becomes of an error in any of them."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request
@@ -15,7 +15,19 @@ from worker.domain.errors import ExpungeError, RefusedError
 from worker.pipeline.trail import Trail
 from worker.settings import Settings
 from worker.store.connection import readable_errors
-from worker.web import access, audit, batches, counters, downloads, events, health, holds, session, submitting
+from worker.web import (
+    access,
+    audit,
+    batches,
+    counters,
+    downloads,
+    events,
+    health,
+    holds,
+    session,
+    single_sign_on,
+    submitting,
+)
 from worker.web.counting import Metrics
 from worker.web.description import describe_api
 from worker.web.following import Hub
@@ -25,11 +37,24 @@ from worker.web.pages import routes
 from worker.web.pages.charts import Charts
 from worker.web.pages.rendering import FILES, Static, error_page
 from worker.web.problems import Kind, Problem, problem_of, problem_of_http
+from worker.web.provider import open_provider
 from worker.web.shell import FORM, Shell
 from worker.web.state import Web
 from worker.wiring import open_store, redis_url
 
-PUBLIC = frozenset({"/healthz", "/readyz", "/session", "/session/end", "/v1/openapi.json", "/", "/static"})
+PUBLIC = frozenset(
+    {
+        "/healthz",
+        "/readyz",
+        "/session",
+        "/session/end",
+        "/session/provider",
+        "/session/provider/return",
+        "/v1/openapi.json",
+        "/",
+        "/static",
+    }
+)
 """What asks nobody who they are. Every other route has an act, or a test fails."""
 
 
@@ -39,12 +64,14 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_store(settings) as store, Hub(store, settings) as hub:
+        async with open_store(settings) as store, Hub(store, settings) as hub, AsyncExitStack() as stack:
+            sign_on = settings.sign_on
+            provider = await stack.enter_async_context(open_provider(sign_on)) if sign_on else None
             metrics.followers.set_function(lambda: hub.followers)
             trail = Trail(store.audit, settings.target)
             with closing(KeptFiles(settings.max_upload)) as kept:
                 limits, charts = Limits(settings.web_rate_limit), Charts(store.finished)
-                app.state.web = Web(settings, store, limits, trail, hub, metrics, kept, charts)
+                app.state.web = Web(settings, store, limits, trail, hub, metrics, kept, charts, provider)
                 yield
 
     app = FastAPI(
@@ -58,7 +85,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics, answer=_answer)],
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (health, session, submitting, batches, downloads, events, holds, audit, counters):
+    for part in (health, session, single_sign_on, submitting, batches, downloads, events, holds, audit, counters):
         app.include_router(part.router)
     app.include_router(routes.router)
     app.mount("/static", Static(directory=FILES))

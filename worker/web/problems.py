@@ -50,6 +50,7 @@ class Kind(Enum):
     RATE_LIMIT = _Row("rate_limit", 429, "Too many requests")
     KEY_IN_USE = _Row("key_in_use", 409, "The request with this key is still in work")
     KEY_REUSED = _Row("key_reused", 422, "The key was used for another request")
+    PROVIDER = _Row("provider", 502, "The identity provider cannot be used")
     UNAVAILABLE = _Row("unavailable", 503, "The store is not available")
     INTERNAL = _Row("internal", 500, "An internal error")
 

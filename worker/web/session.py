@@ -1,4 +1,4 @@
-"""Signing in on the page: a token is exchanged for a session, whose word the browser keeps in a cookie."""
+"""Signing in on the page with a token: it is exchanged for a session, whose word the browser keeps in a cookie."""
 
 from typing import Annotated
 
@@ -22,9 +22,13 @@ async def begin(request: Request, token: Annotated[str, Form(max_length=200)]) -
         await web.limits.count_stranger(request.client.host if request.client else "")
         raise RefusedError("the token is not known, or was revoked; an admin makes another", Guard.IDENTITY)
     answer = RedirectResponse("/", 303)
-    word = await web.store.sessions.begin(found)
-    answer.set_cookie(COOKIE, word, max_age=LASTS, path="/", secure=True, httponly=True, samesite="strict")
+    set_session(answer, await web.store.sessions.begin(found))
     return answer
+
+
+def set_session(answer: Response, word: str) -> None:
+    """Have the browser keep a session's word; it sends it with nothing that another site began."""
+    answer.set_cookie(COOKIE, word, max_age=LASTS, path="/", secure=True, httponly=True, samesite="strict")
 
 
 @router.post("/session/end", status_code=303, response_class=RedirectResponse)

@@ -12,6 +12,7 @@ from worker.web.following import Hub
 from worker.web.keeping import KeptFiles
 from worker.web.limits import Limits
 from worker.web.pages.charts import Charts
+from worker.web.provider import Provider
 from worker.wiring import Store
 
 
@@ -27,6 +28,7 @@ class Web:
     metrics: Metrics
     kept: KeptFiles
     charts: Charts
+    provider: Provider | None
 
 
 def web_of(request: Request) -> Web:

@@ -99,7 +99,7 @@ def error_page(request: Request, problem: Problem) -> Response:
     asked = getattr(request.state, "asked", None)
     person = asked.person if asked is not None else None
     headers = {name: value for name, value in (problem.headers or {}).items() if name.lower() != "www-authenticate"}
-    if problem.kind is Kind.IDENTITY:
+    if problem.kind in (Kind.IDENTITY, Kind.PROVIDER) or (problem.kind is Kind.ROLE and person is None):
         return sign_in(request, problem.detail, status=problem.status_code, headers=_ANEW)
     return page(
         request,
@@ -117,8 +117,10 @@ def error_page(request: Request, problem: Problem) -> Response:
 def sign_in(
     request: Request, detail: str = "", *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """The form that takes a token."""
-    return page(request, "sign_in.html", None, status=status, headers=headers, detail=detail)
+    """The ways in: by the identity provider, if there is one, and the form that takes a token."""
+    sign_on = web_of(request).settings.sign_on
+    provider = sign_on.host if sign_on else ""
+    return page(request, "sign_in.html", None, status=status, headers=headers, detail=detail, provider=provider)
 
 
 class Static(StaticFiles):
