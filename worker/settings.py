@@ -3,6 +3,7 @@
 Built once in the entry points and handed down as plain values.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -43,6 +44,7 @@ from worker.domain.sentinels import SentinelAddress
 PREFIX = "EXPUNGE_"
 _LONGEST_SHOWN = 200
 _CANARY = 20  # records, in production (SPEC 6)
+_SHORTEST_SECRET = 24  # bytes, by Standard Webhooks
 _ALIKE = 0.85  # of difflib: one or two letters
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -68,6 +70,25 @@ def _pattern(text: str) -> str:
 
 def _words(value: Any) -> Any:
     return frozenset(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _event_secrets(value: Any) -> Any:
+    """Secrets of Standard Webhooks; its package would read another key out of what is not quite base64."""
+    if not isinstance(value, str):
+        return value
+    found = value.replace(",", " ").split()
+    for secret in found:
+        text = secret.removeprefix("whsec_")
+        try:
+            key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except ValueError:
+            key = b""
+        if text == secret or len(key) < _SHORTEST_SECRET:
+            raise ValueError(
+                f"must be whsec_ and base64 of at least {_SHORTEST_SECRET} bytes, several joined by ','; "
+                'make one with: echo "whsec_$(openssl rand -base64 32)"'
+            )
+    return frozenset(map(SecretStr, found))
 
 
 def _json_path(text: str) -> str:
@@ -214,6 +235,9 @@ class Settings(BaseSettings):
     event_customers: Annotated[str, AfterValidator(_json_path)] = Field(
         "$.customer_id", description="JSONPath (RFC 9535) of the customer IDs within an event's data"
     )
+    event_secrets: Annotated[frozenset[SecretStr], NoDecode, BeforeValidator(_event_secrets)] = Field(
+        frozenset(), description="secrets of Standard Webhooks by which events over HTTP are signed, joined by `,`"
+    )
     event_batch_size: PositiveInt = Field(
         10_000, description="most records of a rolling batch; never more than EXPUNGE_MAX_BATCH"
     )
@@ -229,6 +253,14 @@ class Settings(BaseSettings):
     def _upstream_is_safe(self) -> "Settings":
         if self.upstream_url is not None:
             _check_upstream(self.upstream_url, allow_http=self.upstream_allow_http)
+        return self
+
+    @model_validator(mode="after")
+    def _events_have_types(self) -> "Settings":
+        if self.event_secrets and not self.event_types:
+            raise ValueError(
+                "EXPUNGE_EVENT_TYPES: must name the types of events that are taken, since EXPUNGE_EVENT_SECRETS is set"
+            )
         return self
 
     @property

@@ -1,8 +1,10 @@
 """The application: its routes, and what becomes of an error in any of them."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, closing
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +17,7 @@ from worker.domain.errors import ExpungeError, RefusedError
 from worker.pipeline.trail import Trail
 from worker.settings import Settings
 from worker.store.connection import readable_errors
-from worker.web import access, audit, batches, counters, downloads, events, health, holds, session, submitting
+from worker.web import access, audit, batches, counters, downloads, events, health, holds, inbox, session, submitting
 from worker.web.counting import Metrics
 from worker.web.description import describe_api
 from worker.web.following import Hub
@@ -26,11 +28,12 @@ from worker.web.pages.charts import Charts
 from worker.web.pages.rendering import FILES, Static, error_page
 from worker.web.problems import Kind, Problem, problem_of, problem_of_http
 from worker.web.shell import FORM, Shell
+from worker.web.signatures import Signatures
 from worker.web.state import Web
-from worker.wiring import open_store, redis_url
+from worker.wiring import event_reader, open_store, redis_url
 
 PUBLIC = frozenset({"/healthz", "/readyz", "/session", "/session/end", "/v1/openapi.json", "/", "/static"})
-"""What asks nobody who they are. Every other route has an act, or a test fails."""
+"""What asks nobody who they are. Every other route has an act, or takes only what is signed; or a test fails."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -39,12 +42,16 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_store(settings) as store, Hub(store, settings) as hub:
+        async with open_store(settings) as store, Hub(store, settings) as hub, _beside(store.gatherer.close_forever()):
             metrics.followers.set_function(lambda: hub.followers)
             trail = Trail(store.audit, settings.target)
             with closing(KeptFiles(settings.max_upload)) as kept:
                 limits, charts = Limits(settings.web_rate_limit), Charts(store.finished)
-                app.state.web = Web(settings, store, limits, trail, hub, metrics, kept, charts)
+                signatures = Signatures(secret.get_secret_value() for secret in settings.event_secrets)
+                reader = event_reader(settings)
+                app.state.web = Web(
+                    settings, store, limits, trail, hub, metrics, kept, charts, signatures=signatures, reader=reader
+                )
                 yield
 
     app = FastAPI(
@@ -58,13 +65,28 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics, answer=_answer)],
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (health, session, submitting, batches, downloads, events, holds, audit, counters):
+    for part in (health, session, submitting, batches, downloads, events, inbox, holds, audit, counters):
         app.include_router(part.router)
     app.include_router(routes.router)
     app.mount("/static", Static(directory=FILES))
     _translate_errors(app, redis_url(settings))
     describe_api(app)
     return app
+
+
+_CANCELLED = 0.1  # seconds after which what was cancelled should have ended
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do work that has no end while requests are served."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        while not task.done():  # redis-py swallows a cancellation while it connects
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCELLED)
 
 
 def _largest(max_upload: int) -> dict[str, int]:
@@ -74,6 +96,7 @@ def _largest(max_upload: int) -> dict[str, int]:
         "/new": file,
         "/v1/batches": file,
         "/v1/plans": file,
+        "/v1/events": inbox.LARGEST,
         "/v1/holds": holds.LARGEST,
         "/v1/holds/release": holds.LARGEST,
     }
