@@ -194,6 +194,7 @@ def test_a_body_over_the_limit_is_refused(sender: httpx.Client, redis_url: str) 
     sent = raw(OLD, large)
     problem(sender.post(PATH, content=iter([large]), headers=sent["headers"]), "too_large")  # no length is announced
     padded = body() + b" " * (LARGEST - len(body()))
+    problem(sender.post(PATH, **raw(OLD, padded + b" ")), "too_large")
     answers(sender.post(PATH, **raw(OLD, padded)))
     assert len(waiting(redis_url)) == 1
 
