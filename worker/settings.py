@@ -3,6 +3,7 @@
 Built once in the entry points and handed down as plain values.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -45,6 +46,7 @@ from worker.domain.sentinels import SentinelAddress
 PREFIX = "EXPUNGE_"
 _LONGEST_SHOWN = 200
 _CANARY = 20  # records, in production (SPEC 6)
+_SHORTEST_SECRET = 24  # bytes, by Standard Webhooks
 _ALIKE = 0.85  # of difflib: one or two letters
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -78,6 +80,25 @@ def _pattern(text: str) -> str:
 
 def _words(value: Any) -> Any:
     return frozenset(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+
+def _event_secrets(value: Any) -> Any:
+    """Secrets of Standard Webhooks; its package would read another key out of what is not quite base64."""
+    if not isinstance(value, str):
+        return value
+    found = value.replace(",", " ").split()
+    for secret in found:
+        text = secret.removeprefix("whsec_")
+        try:
+            key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except ValueError:
+            key = b""
+        if text == secret or len(key) < _SHORTEST_SECRET:
+            raise ValueError(
+                f"must be whsec_ and base64 of at least {_SHORTEST_SECRET} bytes, several joined by ','; "
+                'make one with: echo "whsec_$(openssl rand -base64 32)"'
+            )
+    return frozenset(map(SecretStr, found))
 
 
 def _json_path(text: str) -> str:
@@ -224,6 +245,9 @@ class Settings(BaseSettings):
     event_customers: Annotated[str, AfterValidator(_json_path)] = Field(
         "$.customer_id", description="JSONPath (RFC 9535) of the customer IDs within an event's data"
     )
+    event_secrets: Annotated[frozenset[SecretStr], NoDecode, BeforeValidator(_event_secrets)] = Field(
+        frozenset(), description="secrets of Standard Webhooks by which events over HTTP are signed, joined by `,`"
+    )
     event_batch_size: PositiveInt = Field(
         10_000, description="most records of a rolling batch; never more than EXPUNGE_MAX_BATCH"
     )
@@ -267,6 +291,14 @@ class Settings(BaseSettings):
         _check_address("oidc_issuer", self.oidc_issuer or "", "https://id.example.com/realms/main")
         if _check_address("web_url", self.web_url or "", "https://expunge.example.com"):
             raise ValueError(f"{PREFIX}WEB_URL: {_quoted(self.web_url or '')}: must be an address without a path")
+        return self
+
+    @model_validator(mode="after")
+    def _events_have_types(self) -> "Settings":
+        if self.event_secrets and not self.event_types:
+            raise ValueError(
+                "EXPUNGE_EVENT_TYPES: must name the types of events that are taken, since EXPUNGE_EVENT_SECRETS is set"
+            )
         return self
 
     @property

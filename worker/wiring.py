@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 
 from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
+from worker.domain.events import MOST_CUSTOMERS, EventRule
+from worker.intake.cloud_events import CloudEventReader
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.gather import Gatherer
@@ -120,11 +122,26 @@ def _gatherer(
     redis: Redis, settings: Settings, digester: Digester, batches: Batches, holds: Holds, feeder: Feeder
 ) -> Gatherer:
     remembered = settings.ledger_days or settings.retention_days
-    size = min(settings.event_batch_size, settings.max_batch)
     gatherings = Gatherings(
-        redis, settings.target, digester, size, settings.event_batch_age, remembered, settings.replicas
+        redis,
+        settings.target,
+        digester,
+        _rolling_size(settings),
+        settings.event_batch_age,
+        remembered,
+        settings.replicas,
     )
     return Gatherer(gatherings, batches, holds, feeder, settings.rules)
+
+
+def event_reader(settings: Settings) -> CloudEventReader:
+    """Reads the CloudEvents that count."""
+    rule = EventRule(settings.id_rule, min(MOST_CUSTOMERS, _rolling_size(settings)))
+    return CloudEventReader(settings.event_types, settings.event_customers, rule)
+
+
+def _rolling_size(settings: Settings) -> int:
+    return min(settings.event_batch_size, settings.max_batch)
 
 
 @asynccontextmanager

@@ -96,6 +96,7 @@ def test_a_path_may_find_several_customers() -> None:
         (body(data={"customer_id": ""}), "not accepted by EXPUNGE_ID_PATTERN"),
         (body(due="soon"), "due must be a day"),
         (body(due=17), "due must be a day"),
+        (body(due="9999-12-31T23:59:59-14:00"), "due must be a day"),
         (body(lane="fast"), "lane must be one of urgent, bulk"),
         (body(lane=["urgent"]), "lane must be one of urgent, bulk"),
         (body(reference="x" * 201), "reference must be at most 200"),
@@ -123,3 +124,42 @@ def test_without_types_no_event_counts() -> None:
     reader = CloudEventReader(frozenset(), "$.customer_id", EventRule(IdRule.of()))
     with pytest.raises(BadEventError, match="none of EXPUNGE_EVENT_TYPES"):
         reader.structured(body())
+
+
+def test_a_key_that_is_twice_is_refused_in_each_mode() -> None:
+    """JSON readers differ in which of them counts."""
+    data = b'{"customer_id": "c1", "customer_id": "c2"}'
+    twice = body().replace(b'{"customer_id": "c1"}', data)
+    headers = to_binary(stock(), JSONFormat()).headers
+    reads = (READER.structured, lambda sent: READER.batched(b"[" + sent + b"]"), lambda _: READER.binary(headers, data))
+    for read in reads:
+        with pytest.raises(BadEventError, match="a key is twice"):
+            read(twice)
+
+
+def test_data_that_are_events_are_refused_in_binary_mode() -> None:
+    headers = to_binary(stock(), JSONFormat()).headers
+    for data in (body(), b"[" + body() + b"]"):
+        with pytest.raises(BadEventError, match="is an event itself"):
+            READER.binary(headers, data)
+
+
+@pytest.mark.parametrize("depth", [100, 300, 2_000])
+def test_nesting_that_is_too_deep_is_refused_in_each_mode(depth: int) -> None:
+    reader = CloudEventReader(frozenset({CLOSED}), "$..customer_id", EventRule(IdRule.of()))
+    deep = b"[" * depth + b"]" * depth
+    headers = to_binary(stock(), JSONFormat()).headers
+    for read in (
+        lambda: reader.structured(body().replace(b'"c1"', deep)),
+        lambda: reader.batched(b"[" + body().replace(b'"c1"', deep) + b"]"),
+        lambda: reader.binary(headers, deep),
+    ):
+        with pytest.raises(BadEventError):
+            read()
+
+
+def test_an_event_of_a_batch_is_read_as_it_is_alone() -> None:
+    """Whatever else its data hold."""
+    data = {"customer_id": "c1", "number": 10**50, "half a letter": "\ud800", "none": float("nan")}
+    sent = body(data=data)
+    assert READER.batched(b"[" + sent + b"]") == [READER.structured(sent)]

@@ -54,6 +54,7 @@ def test_the_defaults_are_those_of_the_spec() -> None:
         "redis_url": None,
         "event_types": frozenset(),
         "event_customers": "$.customer_id",
+        "event_secrets": frozenset(),
         "event_batch_size": 10_000,
         "event_batch_age": 300.0,
         "broker_url": None,
@@ -532,3 +533,40 @@ def test_event_types_are_a_list_and_the_path_of_customers_is_a_json_path(
     line = refusal.of("EVENT_CUSTOMERS", "$.a[")
     assert line.startswith("EXPUNGE_EVENT_CUSTOMERS: '$.a[': is no JSONPath: ")
     assert "\n" not in line
+
+
+LONG, OTHER = "whsec_" + "QUJD" * 8, "whsec_" + "REVG" * 8
+
+
+@pytest.mark.parametrize("given", [f"{LONG},{OTHER}", f" {LONG}   {OTHER} ", f"{LONG}, {OTHER}"])
+def test_event_secrets_are_several_so_that_one_can_be_rotated(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("EXPUNGE_EVENT_TYPES", "a.closed")
+    monkeypatch.setenv("EXPUNGE_EVENT_SECRETS", given)
+    settings = load_settings()
+    assert {secret.get_secret_value() for secret in settings.event_secrets} == {LONG, OTHER}
+    assert "QUJD" not in f"{settings!r}{settings}"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "hunter2",
+        "whsec_hunter2",
+        "whsec_",
+        LONG.removeprefix("whsec_"),
+        f"{LONG},whsec_{SECRET}",
+        "whsec_" + "QUJD" * 7,
+        "whsec_" + "-_-_" * 8,
+        f"{LONG}=x",
+    ],
+)
+def test_an_event_secret_that_is_none_is_refused_and_not_shown(refusal: Refusal, given: str) -> None:
+    line = refusal.of("EVENT_SECRETS", given)
+    assert line.startswith("EXPUNGE_EVENT_SECRETS: must be whsec_ and base64 of at least 24 bytes")
+    assert "\n" not in line
+    assert not [part for part in given.split(",") if part.removeprefix("whsec_") and part in line]
+
+
+def test_secrets_for_events_without_any_type_are_refused(refusal: Refusal) -> None:
+    """Else each event would be refused for good."""
+    assert refusal.of("EVENT_SECRETS", LONG).startswith("EXPUNGE_EVENT_TYPES: must name")

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,14 +11,16 @@ from typing import Self
 
 import httpx
 
+from tests.acceptance.servers import free_port
+
 _START_TIMEOUT = 30.0
 
 
 class Served:
-    """The command in a folder of its own; a context manager that ends it."""
+    """The command in a folder of its own; a context manager that ends it, and may be entered again."""
 
     def __init__(self, folder: Path, redis_url: str, **environment: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._log = folder / "web.log"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
@@ -50,7 +51,7 @@ class Served:
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-P", "-m", "worker.cli", "web", "--port", str(self.port)]
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -77,15 +78,13 @@ class Served:
             self._process.wait()
             raise
 
+    def kill(self) -> None:
+        """``kill -9``; entered again, it serves the same address."""
+        self._process.kill()
+        self._process.wait()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process.poll() is None:
             self.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from tests.web.conftest import Client
+from tests.web.sender import CLOSED, make_secret
 from tests.web.served import Served
-from tests.web.test_access import routes
+from tests.web.test_access import asks_for_a_signature, routes
 from tests.web.test_serving import first_token
 from worker.web.app import PUBLIC
 
@@ -22,7 +23,8 @@ _CHECKS = (
 
 def test_schemathesis_finds_nothing(redis_url: str, tmp_path: Path) -> None:
     token = first_token(redis_url)
-    with Served(tmp_path, redis_url) as served:
+    events = {"EXPUNGE_EVENT_SECRETS": make_secret(), "EXPUNGE_EVENT_TYPES": CLOSED}
+    with Served(tmp_path, redis_url, **events) as served:
         batch = httpx.post(
             f"{served.url}/v1/batches",
             content="customer_id\nc1\nc2\n",
@@ -54,6 +56,10 @@ async def test_every_route_of_the_api_is_described_with_who_may_use_it(ada: Clie
             continue
         for method in route.methods or ():
             operation = described[route.path][method.lower()]
+            if asks_for_a_signature(route):
+                assert operation["security"] == [{"signature": []}]
+                assert {"400", "401", "413", "415", "503"} <= set(operation["responses"])
+                continue
             assert operation["security"] == [{"token": []}, {"session": []}]
             assert {"401", "403", "429", "503"} <= set(operation["responses"])
             assert "For: " in operation["description"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from worker.domain.batches import Lane
@@ -87,8 +87,8 @@ def _due(value: Any) -> datetime | None:
     if value in (None, ""):
         return None
     try:
-        return parse_day_or_time(value)
-    except (TypeError, ValueError):
+        return parse_day_or_time(value).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
         raise BadEventError("its due must be a day (2026-12-24) or a time (2026-12-24T18:00:00+01:00)") from None
 
 

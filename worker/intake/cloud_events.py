@@ -1,10 +1,10 @@
 """CloudEvents 1.0 into events (SPEC 8): which count, and where in them the customers are, is set."""
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import jsonpath
-import orjson
 from cloudevents.core.base import BaseCloudEvent
 from cloudevents.core.bindings.http import HTTPMessage, from_binary, from_structured
 from cloudevents.core.exceptions import CloudEventValidationError
@@ -31,17 +31,32 @@ class CloudEventReader:
 
     def structured(self, body: bytes) -> Event:
         """One event as JSON, attributes and data; raises ``BadEventError``."""
-        return self._read(lambda: from_structured(HTTPMessage({}, body), _FORMAT, _strict))
+
+        def parse() -> BaseCloudEvent:
+            _parsed(body)
+            return _from_json(body)
+
+        return self._read(parse)
 
     def binary(self, headers: Mapping[str, str], body: bytes) -> Event:
-        """One event whose attributes are HTTP headers and whose data is the body; raises ``BadEventError``."""
-        return self._read(lambda: from_binary(HTTPMessage(dict(headers), body), _FORMAT, _strict))
+        """One event whose attributes are HTTP headers and whose data is the body; raises ``BadEventError``.
+
+        A body that is an event itself, or several, is refused: who signed it has not signed the headers.
+        """
+
+        def parse() -> BaseCloudEvent:
+            data = _parsed(body) if body else None
+            if any(isinstance(each, dict) and "specversion" in each for each in _each(data)):
+                raise BadEventError(f"its data is an event itself: send it as {STRUCTURED} or {BATCHED}")
+            return from_binary(HTTPMessage(dict(headers), body), _FORMAT, _strict)
+
+        return self._read(parse)
 
     def batched(self, body: bytes) -> list[Event]:
         """Several events as one JSON array; raises ``BadEventError``, which says which of them is wrong."""
         try:
-            found = orjson.loads(body)
-        except ValueError:
+            found = _parsed(body)
+        except (ValueError, RecursionError):
             raise BadEventError("the body is no JSON") from None
         if not isinstance(found, list):
             raise BadEventError("the body is no JSON array of events")
@@ -49,7 +64,7 @@ class CloudEventReader:
 
     def _numbered(self, number: int, found: Any) -> Event:
         try:
-            return self.structured(orjson.dumps(found))
+            return self._read(lambda: _from_json(json.dumps(found).encode()))
         except BadEventError as error:
             raise BadEventError(f"event {number}: {error}") from None
 
@@ -73,11 +88,34 @@ class CloudEventReader:
         data = found.get_data()
         if not isinstance(data, dict | list):
             raise BadEventError("its data is no JSON object")
-        customers = self._customers.findall(data)
+        try:
+            customers = self._customers.findall(data)
+        except (jsonpath.JSONPathError, RecursionError):
+            raise BadEventError(f"its data is nested too deep for {self._path}") from None
         if not customers:
             raise BadEventError(f"it has no customer ID at {self._path} of its data")
         said = {name: found.get_extension(name) for name in ("reference", "due", "lane")}
         return self._rule.event(found.get_source(), found.get_id(), customers, said)
+
+
+def _from_json(body: bytes) -> BaseCloudEvent:
+    return from_structured(HTTPMessage({}, body), _FORMAT, _strict)
+
+
+def _each(data: Any) -> list[Any]:
+    return data if isinstance(data, list) else [data]
+
+
+def _parsed(body: bytes) -> Any:
+    """JSON in which no key is twice in one place: readers differ in which of them counts, and so who is deleted."""
+    return json.loads(body, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadEventError("a key is twice in one JSON object")
+    return found
 
 
 def _strict(attributes: dict[str, Any], data: Any) -> BaseCloudEvent:

@@ -17,6 +17,7 @@ class Wanted:
     state: BatchState | None = None
     lane: Lane | None = None
     submitted_by: str | None = None
+    reference: str | None = None
 
     def fits(self, batch: Batch) -> bool:
         """Whether it is one of them."""
@@ -26,6 +27,7 @@ class Wanted:
             and self.state in (None, batch.state)
             and self.lane in (None, description.lane)
             and self.submitted_by in (None, description.submitted_by)
+            and self.reference in (None, description.reference)
         )
 
 
@@ -34,6 +36,9 @@ async def page(batches: Batches, wanted: Wanted, after: Place | None, limit: int
 
     A page may have fewer, even none, before the end: so many batches that do not fit were looked at.
     """
+    if wanted.reference is not None:  # names one batch at most
+        named = await batches.named(wanted.reference, wanted.target)
+        return [named] if named is not None and wanted.fits(named) else [], None
     found: list[Batch] = []
     for _ in range(_LOOKED_AT // _AT_ONCE):
         some = await batches.older(after, _AT_ONCE)

@@ -195,6 +195,11 @@ class Batches:
         meta, tally = await pipe.execute()
         return _to_batch(batch_id, meta, tally) if meta else None
 
+    async def named(self, reference: str, target: Target) -> Batch | None:
+        """The batch that was submitted under a reference, by whichever upstream of the merchant and environment."""
+        raw: bytes | None = await self._redis.get(keys.of_reference(reference, target))  # type: ignore[assignment]
+        return await self.get(raw.decode()) if raw else None
+
     async def recent(self, limit: int | None) -> list[Batch]:
         """The newest batches, or all, newest first; what expired is left out and forgotten."""
         last = -1 if limit is None else limit - 1

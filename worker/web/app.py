@@ -1,8 +1,10 @@
 """The application: its routes, and what becomes of an error in any of them."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +26,7 @@ from worker.web import (
     events,
     health,
     holds,
+    inbox,
     session,
     single_sign_on,
     submitting,
@@ -39,8 +42,9 @@ from worker.web.pages.rendering import FILES, Static, error_page
 from worker.web.problems import Kind, Problem, problem_of, problem_of_http
 from worker.web.provider import open_provider
 from worker.web.shell import FORM, Shell
+from worker.web.signatures import Signatures
 from worker.web.state import Web
-from worker.wiring import open_store, redis_url
+from worker.wiring import event_reader, open_store, redis_url
 
 PUBLIC = frozenset(
     {
@@ -55,7 +59,10 @@ PUBLIC = frozenset(
         "/static",
     }
 )
-"""What asks nobody who they are. Every other route has an act, or a test fails."""
+"""What asks nobody who they are. Every other route has an act, or takes only what is signed; or a test fails."""
+
+
+_PARTS = (health, session, single_sign_on, submitting, batches, downloads, events, inbox, holds, audit, counters)
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -64,15 +71,28 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_store(settings) as store, Hub(store, settings) as hub, AsyncExitStack() as stack:
+        async with AsyncExitStack() as stack:
+            store = await stack.enter_async_context(open_store(settings))
+            hub = await stack.enter_async_context(Hub(store, settings))
+            await stack.enter_async_context(_beside(store.gatherer.close_forever()))
             sign_on = settings.sign_on
             provider = await stack.enter_async_context(open_provider(sign_on)) if sign_on else None
+            kept = stack.enter_context(closing(KeptFiles(settings.max_upload)))
             metrics.followers.set_function(lambda: hub.followers)
-            trail = Trail(store.audit, settings.target)
-            with closing(KeptFiles(settings.max_upload)) as kept:
-                limits, charts = Limits(settings.web_rate_limit), Charts(store.finished)
-                app.state.web = Web(settings, store, limits, trail, hub, metrics, kept, charts, provider)
-                yield
+            app.state.web = Web(
+                settings,
+                store,
+                Limits(settings.web_rate_limit),
+                Trail(store.audit, settings.target),
+                hub,
+                metrics,
+                kept,
+                Charts(store.finished),
+                provider=provider,
+                signatures=Signatures(secret.get_secret_value() for secret in settings.event_secrets),
+                reader=event_reader(settings),
+            )
+            yield
 
     app = FastAPI(
         title="Expunge",
@@ -85,13 +105,28 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics, answer=_answer)],
         generate_unique_id_function=lambda route: route.name,
     )
-    for part in (health, session, single_sign_on, submitting, batches, downloads, events, holds, audit, counters):
+    for part in _PARTS:
         app.include_router(part.router)
     app.include_router(routes.router)
     app.mount("/static", Static(directory=FILES))
     _translate_errors(app, redis_url(settings))
     describe_api(app)
     return app
+
+
+_CANCELLED = 0.1  # seconds after which what was cancelled should have ended
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do work that has no end while requests are served."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        while not task.done():  # redis-py swallows a cancellation while it connects
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCELLED)
 
 
 def _largest(max_upload: int) -> dict[str, int]:
@@ -101,6 +136,7 @@ def _largest(max_upload: int) -> dict[str, int]:
         "/new": file,
         "/v1/batches": file,
         "/v1/plans": file,
+        "/v1/events": inbox.LARGEST,
         "/v1/holds": holds.LARGEST,
         "/v1/holds/release": holds.LARGEST,
         "/holds/file": holds.LARGEST,

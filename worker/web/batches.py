@@ -41,11 +41,12 @@ async def list_batches(
     state: Annotated[BatchState | None, Query(description="Only batches in this state.")] = None,
     lane: Annotated[Lane | None, Query(description="Only batches of this lane.")] = None,
     submitted_by: Annotated[str | None, Query(max_length=64, description="Only batches of this name.")] = None,
+    reference: Annotated[str | None, Query(max_length=200, description="Only the batch of this reference.")] = None,
     after: Annotated[str | None, Query(max_length=40, description="`next` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="At most so many.")] = 50,
 ) -> dict[str, Any]:
     """Batches, newest first. A page may have fewer than `limit`, even none; there are more until `next` is null."""
-    wanted = listing.Wanted(web.settings.target, state, lane, submitted_by)
+    wanted = listing.Wanted(web.settings.target, state, lane, submitted_by, reference)
     found, place = await listing.page(web.store.batches, wanted, place_of(after), limit)
     return {
         "batches": [batch_json(batch) for batch in found],

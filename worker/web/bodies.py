@@ -206,6 +206,23 @@ class AuditBody(BaseModel):
     next: str | None = Field(description="`before` of the next page; null at the end")
 
 
+class TakenBody(BaseModel):
+    """An event that counts."""
+
+    source: str = Field(examples=["/crm"])
+    id: str = Field(examples=["17"])
+    reference: str = Field(
+        description="of the batch that it becomes part of: `GET /v1/batches?reference=...`",
+        examples=["events-6h0sgvnab11e7"],
+    )
+
+
+class EventsBody(BaseModel):
+    """Events that count, in the order of the request; the same when they are sent again."""
+
+    events: list[TakenBody]
+
+
 class HealthBody(BaseModel):
     """Whether it is well."""
 

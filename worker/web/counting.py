@@ -9,7 +9,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Metrics:
-    """Counts requests by route, method and status, and who follows batches."""
+    """Counts requests by route, method and status, events, and who follows batches."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -26,6 +26,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._events = Counter(
+            "expunge_events", "Events that were taken over HTTP", ["answer"], registry=self._registry
+        )
         self.followers = Gauge("expunge_followers", "Streams of events that are open", registry=self._registry)
 
     def count(self, scope: Scope, status: int, seconds: float) -> None:
@@ -34,6 +37,11 @@ class Metrics:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._requests.labels(route, method, status or 499).inc()
         self._seconds.labels(route, method).observe(seconds)
+
+    def count_events(self, taken: int, repeated: int) -> None:
+        """Count events of one request, of which so many were known; what was refused is a request of that status."""
+        self._events.labels("accepted").inc(taken - repeated)
+        self._events.labels("repeated").inc(repeated)
 
     def shown(self) -> bytes:
         """All of it, as Prometheus reads it."""

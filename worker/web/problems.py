@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from worker.domain.errors import ExpungeError, Guard, InputError, RefusedError, StoreError, UnreachableError
+from worker.domain.events import BadEventError
 from worker.web.bodies import ProblemBody
 
 MEDIA_TYPE = "application/problem+json"
@@ -41,6 +42,8 @@ class Kind(Enum):
     STATE = _Row("state", 409, "The batch's state does not allow it")
     RULE = _Row("rule", 409, "A guard refused")
     INPUT = _Row("input", 422, "The file cannot be taken")
+    EVENT = _Row("event", 400, "The event can never be taken")
+    SIGNATURE = _Row("signature", 401, "The signature does not count")
     REQUEST = _Row("request", 422, "The request cannot be understood")
     NOT_FOUND = _Row("not_found", 404, "There is no such thing")
     METHOD = _Row("method", 405, "The method is not for this address")
@@ -107,6 +110,8 @@ def problem_of(error: ExpungeError, **members: Any) -> Problem:
             return Problem(_OF_GUARD[error.guard], text, headers=headers, **members)
         case InputError():
             return Problem(Kind.INPUT, text, line=error.line, columns=list(error.columns), **members)
+        case BadEventError():
+            return Problem(Kind.EVENT, text, **members)
         case UnreachableError() | StoreError():
             return Problem(Kind.UNAVAILABLE, text, headers={"Retry-After": "5"}, **members)
         case _:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from worker.intake.cloud_events import CloudEventReader
 from worker.pipeline.trail import Trail
 from worker.settings import Settings
 from worker.web.counting import Metrics
@@ -13,6 +14,7 @@ from worker.web.keeping import KeptFiles
 from worker.web.limits import Limits
 from worker.web.pages.charts import Charts
 from worker.web.provider import Provider
+from worker.web.signatures import Signatures
 from worker.wiring import Store
 
 
@@ -29,6 +31,8 @@ class Web:
     kept: KeptFiles
     charts: Charts
     provider: Provider | None
+    signatures: Signatures
+    reader: CloudEventReader
 
 
 def web_of(request: Request) -> Web:
