@@ -132,10 +132,14 @@ class Process:
     async def _reconcile_until_closed(self, worker: Worker) -> None:
         self._worker.set_result(worker)
         name = f"{socket.gethostname()}:{os.getpid()}"
-        reconciler = asyncio.create_task(worker.store.feeder.reconcile_forever(name))
+        beside = [
+            asyncio.create_task(worker.store.feeder.reconcile_forever(name)),
+            asyncio.create_task(worker.teller.tell_forever()),
+        ]
         await self._closing.wait()
-        reconciler.cancel()
-        await asyncio.wait([reconciler])
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
 
 
 _process: Process | None = None

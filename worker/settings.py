@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from ipaddress import ip_address
 from os import environ
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,9 +29,11 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from worker.domain import sentinels
+from worker.domain import callbacks, sentinels
+from worker.domain.addresses import is_loopback
 from worker.domain.batches import Environment, Target
 from worker.domain.brakes import LEAST, Brakes
+from worker.domain.callbacks import Callback
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
 from worker.domain.people import ApprovalRule
@@ -119,6 +120,19 @@ def _header_pairs(text: str) -> list[tuple[str, str]]:
     return [(name.strip(), content.strip()) for name, _, content in parts]
 
 
+def _several(value: Any) -> Any:
+    """What is joined by spaces, commas or line ends; each of it once."""
+    if not isinstance(value, str):
+        return value
+    return tuple(SecretStr(each) for each in dict.fromkeys(re.split(r"[\s,]+", value)) if each)
+
+
+def _secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    for secret in secrets:
+        callbacks.read_secret(secret.get_secret_value())
+    return secrets
+
+
 class Settings(BaseSettings):
     """Every setting, its default and what it is for; ``docs/settings.md`` says the same in prose."""
 
@@ -194,6 +208,13 @@ class Settings(BaseSettings):
     web_rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_rate)] = Field(
         Rate.parse("50/s"), description="requests to `expunge web` for one token"
     )
+    callback_urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_several)] = Field(
+        (), description="addresses that are told what becomes of batches; secret"
+    )
+    callback_secrets: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(_several), AfterValidator(_secrets)
+    ] = Field((), description="`whsec_...`, each of which signs what is told; secret")
+    callback_allow_private: bool = Field(False, description="allow callbacks to addresses that are not public")
     home: Path = Field(Path(".expunge"), description="folder of the embedded server's data")
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`"
@@ -204,6 +225,34 @@ class Settings(BaseSettings):
         if self.upstream_url is not None:
             _check_upstream(self.upstream_url, allow_http=self.upstream_allow_http)
         return self
+
+    @model_validator(mode="after")
+    def _callbacks_can_be_told(self) -> "Settings":
+        if self.callbacks and not self.callback_secrets:
+            raise ValueError(
+                "EXPUNGE_CALLBACK_SECRETS: must be set, since EXPUNGE_CALLBACK_URLS is: whsec_ and 24 to 64 "
+                "random bytes in base 64, by which receivers know that it is you"
+            )
+        if len(self.callbacks) > callbacks.MOST:
+            raise ValueError(f"EXPUNGE_CALLBACK_URLS: must be at most {callbacks.MOST} addresses")
+        return self
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """Whom to tell what becomes of batches."""
+        return tuple(self._callback(number, url) for number, url in enumerate(self.callback_urls, 1))
+
+    def _callback(self, number: int, url: SecretStr) -> Callback:
+        try:
+            return Callback.parse(url.get_secret_value(), allow_private=self.callback_allow_private)
+        except ValueError as error:
+            of_several = f"no. {number} of {len(self.callback_urls)}: " if len(self.callback_urls) > 1 else ""
+            raise ValueError(f"EXPUNGE_CALLBACK_URLS: {of_several}{error}") from None
+
+    @property
+    def callback_keys(self) -> tuple[bytes, ...]:
+        """What signs the callbacks."""
+        return tuple(callbacks.read_secret(secret.get_secret_value()) for secret in self.callback_secrets)
 
     @property
     def target(self) -> Target:
@@ -250,18 +299,11 @@ def _check_upstream(url: str, *, allow_http: bool) -> None:
             f"EXPUNGE_UPSTREAM_URL: {'' if '@' in url else _quoted(url) + ': '}must be an address such as "
             "https://api.example.com, without user, query or '#'"
         )
-    if match["scheme"] == "http" and not allow_http and not _is_loopback(match["host"].strip("[]")):
+    if match["scheme"] == "http" and not allow_http and not is_loopback(match["host"].strip("[]")):
         raise ValueError(
             f"EXPUNGE_UPSTREAM_URL: {_quoted(url)}: http:// would send credentials in the clear; use https://, or set "
             "EXPUNGE_UPSTREAM_ALLOW_HTTP=true if the network is trusted"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def load_settings(**overrides: Any) -> Settings:

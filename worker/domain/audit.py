@@ -17,6 +17,7 @@ class Deed(StrEnum):
     HELD = "held"
     RELEASED = "released"
     REFUSED = "refused"
+    UNTOLD = "untold"
     TOKEN_ADDED = "token_added"  # noqa: S105 - a deed
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a deed
 
