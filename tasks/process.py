@@ -140,6 +140,7 @@ class Process:
         for task in beside:
             task.cancel()
         await asyncio.wait(beside)
+        await worker.teller.leave()
 
 
 _process: Process | None = None

@@ -275,7 +275,7 @@ class _Run:
     async def _patience(self, store: Store) -> float:
         """Our workers may be at work on another run's batch; without one, they have nothing to end."""
         with suppress(RedisError):
-            if not await store.batches.active(self._settings.target):
+            if not await store.batches.active(self._settings.target) and not self._settings.callbacks:
                 return IDLE
         return STOP_TIMEOUT
 

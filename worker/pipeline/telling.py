@@ -132,6 +132,11 @@ class Teller:
                 pause = _OTHERS
             await asyncio.sleep(pause)
 
+    async def leave(self) -> None:
+        """After ``tell_forever`` was cancelled: let other processes go on at once; raises ``RedisError``."""
+        for callback in self._callbacks:
+            await self._store.leave(callback, self._name)
+
     async def look(self, callback: Callback, *, again: bool = False) -> float:
         """Tell the next event if there is one and it is ours to tell; returns the seconds until the next look.
 

@@ -43,6 +43,10 @@ class Callbacks:
         now, *flat = await self._turn(keys=[self._key(callback)], args=[holder, int(TURN * 1000), "1" if again else ""])
         return Turn(now / 1000, _to_standing(dict(zip(flat[::2], flat[1::2], strict=True)))) if flat else None
 
+    async def leave(self, callback: Callback, holder: str) -> None:
+        """Let another have the turn at once, if it is ours."""
+        await self._turn(keys=[self._key(callback)], args=[holder, 0, ""])
+
     async def keep(
         self,
         callback: Callback,
