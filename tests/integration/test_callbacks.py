@@ -20,8 +20,9 @@ from worker.callbacks.message import Signer
 from worker.domain.audit import Deed
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.callbacks import Callback, Schedule
+from worker.domain.errors import Guard
 from worker.domain.outcomes import Reason
-from worker.domain.people import Role
+from worker.domain.people import Act, Role
 from worker.domain.records import Result
 from worker.pipeline import control
 from worker.pipeline.telling import EVERY, Teller, begin, caught_up
@@ -193,6 +194,16 @@ async def test_only_batches_of_the_own_target_are_told(store: Store, receiver: R
     await tell(it, to(receiver))
     assert [request.data["batch"] for request in receiver.requests] == [own]
     assert not await store.callbacks.is_behind(to(receiver))
+
+
+async def test_however_much_others_do_it_is_passed_over_at_once(store: Store, receiver: Receiver, teller: Open) -> None:
+    it = await teller()
+    for _ in range(250):
+        await store.audit.refused(Guard.ROLE, Act.CANCEL, TARGET, actor="anna", claimed=None, batch_id=None)
+    await made(store)
+    pauses = [await it.look(to(receiver)) for _ in range(4)]
+    assert pauses == [0.0, 0.0, 0.0, EVERY]
+    assert [request.type for request in receiver.requests] == ["batch.planned"]
 
 
 async def test_a_new_address_is_not_told_what_was_before(store: Store, receiver: Receiver, teller: Open) -> None:

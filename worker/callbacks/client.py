@@ -65,7 +65,7 @@ class Poster:
                     callback.url, data=message.body, headers=message.headers, allow_redirects=False
                 )
                 response.close()  # unread: what it says is not for us
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError) as error:
             return Answer(None, _words(error))
         return Answer(response.status, _problem(response.status), response.headers.get("Retry-After"))
 

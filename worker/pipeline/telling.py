@@ -149,9 +149,10 @@ class Teller:
             return min(turn.standing.next_at - turn.now, _OTHERS)
         standing, found = await self._find(turn.standing)
         if found is None:
-            if standing != turn.standing:
-                await self._store.keep(callback, self._name, standing)
-            return EVERY
+            if standing == turn.standing:
+                return EVERY
+            await self._store.keep(callback, self._name, standing)
+            return 0.0  # there may be more
         await self._tell(callback, Turn(turn.now, standing), found)
         return 0.0
 
