@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -63,8 +64,11 @@ class Request:
 class Receiver:
     """A context manager; ``reply`` may be changed at any time and is asked for each request."""
 
-    def __init__(self, reply: Callable[[Request], Reply] = lambda _: Reply()) -> None:
+    def __init__(
+        self, reply: Callable[[Request], Reply] = lambda _: Reply(), tls: ssl.SSLContext | None = None
+    ) -> None:
         self.reply = reply
+        self._tls = tls
         self.requests: list[Request] = []
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -74,7 +78,8 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/told?key=in-the-query"
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://127.0.0.1:{self.port}/told?key=in-the-query"
 
     @property
     def taken(self) -> list[Request]:
@@ -112,7 +117,7 @@ class Receiver:
         app.router.add_route("*", "/{tail:.*}", self._handle)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, handler_cancellation=True)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", self.port)
+        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._tls)
         await site.start()
         self.port = runner.addresses[0][1]
         self._ready.set()

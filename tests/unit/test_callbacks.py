@@ -1,22 +1,26 @@
 """Which addresses may be told, what a secret is, when it is tried again, and what is connected to."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import TARGET
 from tests.receiver import SECOND_SECRET, SECRET, Receiver
+from tests.unit.test_client import Certificate
 from worker.callbacks.client import Answer, open_poster
 from worker.callbacks.message import Message, Signer, envelope
 from worker.domain.addresses import is_loopback, is_public
-from worker.domain.callbacks import PRIVATE, Callback, Schedule, Standing, read_secret
+from worker.domain.callbacks import MOST, PRIVATE, Callback, Schedule, Standing, read_secret
 
 NAME = "hooks.example.com"
 PRIVATE_ADDRESSES = [
@@ -242,6 +246,48 @@ async def test_what_is_wrong_is_said_in_words_without_the_url(
 
     monkeypatch.setattr("worker.callbacks.client.socket.getaddrinfo", unknown)
     assert await post(f"https://{NAME}/?key=sesame") == Answer(None, "its name has no address")
+
+
+async def test_only_a_certificate_that_is_trusted_is_told_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Certificate(tmp_path, "right", "IP:127.0.0.1")
+    other = Certificate(tmp_path, "other", "DNS:hooks.example.com")
+    told = []
+    for shown, trusted in ((right, other), (other, other), (right, right)):
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted.file))
+        with Receiver(tls=shown.context) as receiver:
+            answer = await post(receiver.url, allow_private=True)
+            told.append((answer.problem, len(receiver.requests)))
+    untrusted = "has a certificate that is not to be trusted"
+    assert told == [(untrusted, 0), (untrusted, 0), ("", 1)]
+
+
+async def test_names_that_hang_hold_up_nobody_else(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop's own threads send the messages of batches."""
+    released = threading.Event()
+    whole = socket.getaddrinfo
+
+    def answer(host: str, *rest: Any) -> Any:
+        if host.startswith("slow"):
+            released.wait(30)
+        return whole(host, *rest)
+
+    monkeypatch.setattr("worker.callbacks.client.socket.getaddrinfo", answer)
+    try:
+        async with open_poster(allow_private=True) as poster:
+            slow = [
+                asyncio.create_task(poster.post(Callback(f"http://slow{number}.invalid/", "slow"), message()))
+                for number in range(MOST - 1)
+            ]
+            local = Callback(f"http://localhost:{receiver.port}/x", "localhost")
+            assert (await poster.post(local, message())).taken
+            assert await asyncio.to_thread(lambda: "sent") == "sent"
+            assert not any(task.done() for task in slow)
+            released.set()
+            await asyncio.gather(*slow)
+    finally:
+        released.set()
 
 
 # --- signatures ---

@@ -18,11 +18,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from worker.callbacks.message import Message
 from worker.domain.addresses import is_public
-from worker.domain.callbacks import PRIVATE, Callback
+from worker.domain.callbacks import MOST, PRIVATE, Callback
 
 TIMEOUT = 10.0
 """Seconds for one try, from asking for the address to the answer's headers."""
-_RESOLVING = 4  # names at once
 _GONE = 410
 
 
@@ -101,7 +100,7 @@ class _Resolver(AbstractResolver):
     """The system's, in threads of its own: a name that hangs keeps nobody else waiting for the event loop's threads."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_RESOLVING, "expunge-resolver")
+        self._threads = ThreadPoolExecutor(MOST, "expunge-resolver")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
