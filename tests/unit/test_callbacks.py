@@ -310,7 +310,7 @@ def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         SECRET.removeprefix("whsec_"),
         "whsec_" + base64.b64encode(b"x" * 23).decode(),
         "whsec_" + base64.b64encode(b"x" * 65).decode(),
-        SECRET.replace("Z", "!"),
+        SECRET.replace("whsec_", "whsec_!!!!"),
         SECRET + "é",
     ],
 )
