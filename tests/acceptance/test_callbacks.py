@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from redis import Redis
 
 from tests.acceptance.accounting import wait_for
 from tests.acceptance.conftest import Expunge
-from tests.receiver import SECRET, Receiver, Reply
+from tests.receiver import SECRET, Receiver, Reply, Request
 from worker.simulator import Scenario, SimulatorThread
 from worker.store import keys
 
@@ -133,6 +134,11 @@ def test_a_worker_that_is_stopped_while_a_receiver_hangs_stops_and_leaves_the_tu
 def test_a_run_tells_the_whole_life_of_its_batch_before_it_ends(
     expunge: Expunge, told: Receiver, make_ids: MakeIds
 ) -> None:
+    def slowly(_: Request) -> Reply:
+        time.sleep(3)  # longer than an idle worker takes to stop
+        return Reply()
+
+    told.reply = slowly
     answer = expunge("run", expunge.csv(make_ids(20)))
     assert answer.returncode == 0, answer.stderr
     assert [request.type for request in told.taken] == LIFE

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from worker.cli.children import _as_environment
 from worker.domain.batches import Environment, Target
 from worker.domain.brakes import Brakes
 from worker.domain.errors import SettingsError
@@ -467,6 +468,7 @@ def test_no_callbacks_can_be_said(monkeypatch: pytest.MonkeyPatch, folder: Path)
     (folder / ".env").write_text(f"EXPUNGE_CALLBACK_URLS=https://a.example\nEXPUNGE_CALLBACK_SECRETS={KEY}\n")
     monkeypatch.setenv("EXPUNGE_CALLBACK_URLS", ",")
     assert load_settings().callbacks == ()
+    assert _as_environment(load_settings())["EXPUNGE_CALLBACK_URLS"] == ","
 
 
 def test_callbacks_without_a_secret_are_refused(refusal: Refusal) -> None:
