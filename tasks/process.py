@@ -132,12 +132,17 @@ class Process:
     async def _reconcile_until_closed(self, worker: Worker) -> None:
         self._worker.set_result(worker)
         store, name = worker.store, f"{socket.gethostname()}:{os.getpid()}"
-        duties = [store.feeder.reconcile_forever(name), store.gatherer.close_forever()]
-        tasks = [asyncio.create_task(duty) for duty in duties]
+        duties = [
+            store.feeder.reconcile_forever(name),
+            store.gatherer.close_forever(),
+            worker.teller.tell_forever(),
+        ]
+        beside = [asyncio.create_task(duty) for duty in duties]
         await self._closing.wait()
-        for task in tasks:
+        for task in beside:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(beside)
+        await worker.teller.leave()
 
 
 _process: Process | None = None

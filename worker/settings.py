@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from ipaddress import ip_address
 from os import environ
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,9 +31,11 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from worker.domain import sentinels
+from worker.domain import callbacks, sentinels
+from worker.domain.addresses import is_loopback
 from worker.domain.batches import Environment, Target
 from worker.domain.brakes import LEAST, Brakes
+from worker.domain.callbacks import Callback
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
 from worker.domain.identities import SUBJECT, RoleRule, SignOn
@@ -164,6 +165,19 @@ def _header_pairs(text: str) -> list[tuple[str, str]]:
     return [(name.strip(), content.strip()) for name, _, content in parts]
 
 
+def _several(value: Any) -> Any:
+    """What is joined by spaces, commas or line ends; each of it once."""
+    if not isinstance(value, str):
+        return value
+    return tuple(SecretStr(each) for each in dict.fromkeys(re.split(r"[\s,]+", value)) if each)
+
+
+def _secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    for secret in secrets:
+        callbacks.read_secret(secret.get_secret_value())
+    return secrets
+
+
 class Settings(BaseSettings):
     """Every setting, its default and what it is for; ``docs/settings.md`` says the same in prose."""
 
@@ -265,6 +279,13 @@ class Settings(BaseSettings):
     oidc_scopes: str = Field(
         "openid profile", pattern=r"^(.* )?openid( .*)?$", description="what the provider is asked for"
     )
+    callback_urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_several)] = Field(
+        (), description="addresses that are told what becomes of batches; secret"
+    )
+    callback_secrets: Annotated[
+        tuple[SecretStr, ...], NoDecode, BeforeValidator(_several), AfterValidator(_secrets)
+    ] = Field((), description="`whsec_...`, each of which signs what is told; secret")
+    callback_allow_private: bool = Field(False, description="allow callbacks to addresses that are not public")
     home: Path = Field(Path(".expunge"), description="folder of the embedded server's data")
     log_level: str = Field(
         "info", pattern="^(debug|info|warning|error)$", description="`debug`, `info`, `warning` or `error`"
@@ -300,6 +321,34 @@ class Settings(BaseSettings):
                 "EXPUNGE_EVENT_TYPES: must name the types of events that are taken, since EXPUNGE_EVENT_SECRETS is set"
             )
         return self
+
+    @model_validator(mode="after")
+    def _callbacks_can_be_told(self) -> "Settings":
+        if self.callbacks and not self.callback_secrets:
+            raise ValueError(
+                "EXPUNGE_CALLBACK_SECRETS: must be set, since EXPUNGE_CALLBACK_URLS is: whsec_ and 24 to 64 "
+                "random bytes in base 64, by which receivers know that it is you"
+            )
+        if len(self.callbacks) > callbacks.MOST:
+            raise ValueError(f"EXPUNGE_CALLBACK_URLS: must be at most {callbacks.MOST} addresses")
+        return self
+
+    @property
+    def callbacks(self) -> tuple[Callback, ...]:
+        """Whom to tell what becomes of batches."""
+        return tuple(self._callback(number, url) for number, url in enumerate(self.callback_urls, 1))
+
+    def _callback(self, number: int, url: SecretStr) -> Callback:
+        try:
+            return Callback.parse(url.get_secret_value(), allow_private=self.callback_allow_private)
+        except ValueError as error:
+            of_several = f"no. {number} of {len(self.callback_urls)}: " if len(self.callback_urls) > 1 else ""
+            raise ValueError(f"EXPUNGE_CALLBACK_URLS: {of_several}{error}") from None
+
+    @property
+    def callback_keys(self) -> tuple[bytes, ...]:
+        """What signs the callbacks."""
+        return tuple(callbacks.read_secret(secret.get_secret_value()) for secret in self.callback_secrets)
 
     @property
     def target(self) -> Target:
@@ -376,14 +425,6 @@ def _check_address(name: str, url: str, example: str, *, allowed_by: str | None 
         way = f", or set {allowed_by} if the network is trusted" if allowed_by else ""
         raise ValueError(f"{variable}: {_quoted(url)}: http:// would send credentials in the clear; use https://{way}")
     return match["path"] or ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from worker.callbacks.client import Poster, open_poster
+from worker.callbacks.message import Signer
 from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
 from worker.domain.events import MOST_CUSTOMERS, EventRule
@@ -17,11 +19,13 @@ from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.gather import Gatherer
 from worker.pipeline.reconcile import Feeder
 from worker.pipeline.shard_run import Tools
+from worker.pipeline.telling import Teller
 from worker.queue import Publisher, celery_app
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.audit import Audit
 from worker.store.batches import Batches
+from worker.store.callbacks import Callbacks
 from worker.store.connection import open_redis
 from worker.store.dead_letters import DeadLetters
 from worker.store.finished import Finished
@@ -63,6 +67,7 @@ class Store:
     finished: Finished
     gatherer: Gatherer
     dead_letters: DeadLetters
+    callbacks: Callbacks
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Worker:
 
     store: Store
     tools: Tools
+    teller: Teller
 
 
 def redis_url(settings: Settings) -> str:
@@ -115,6 +121,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             finished=Finished(redis),
             dead_letters=DeadLetters(redis, settings.target, settings.retention_days),
             gatherer=_gatherer(redis, settings, digester, batches, holds, feeder),
+            callbacks=Callbacks(redis, settings.target),
         )
 
 
@@ -172,7 +179,21 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
             concurrency=settings.concurrency,
             stopping=stopping,
         )
-        yield Worker(store, tools)
+        poster = await stack.enter_async_context(open_poster(allow_private=settings.callback_allow_private))
+        yield Worker(store, tools, teller(settings, store, poster))
+
+
+def teller(settings: Settings, store: Store, poster: Poster) -> Teller:
+    """What tells the callback addresses that are set."""
+    return Teller(
+        store.callbacks,
+        store.audit,
+        store.batches,
+        settings.target,
+        poster,
+        Signer(settings.callback_keys),
+        settings.callbacks,
+    )
 
 
 def _headers(settings: Settings) -> dict[str, str]:

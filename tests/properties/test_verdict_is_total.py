@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.domain.outcomes import Outcome
+from worker.domain.retry_after import MAX_RETRY_AFTER
 from worker.upstream.reply import NoReply, Reply
-from worker.upstream.verdict import MAX_RETRY_AFTER, Gone, Refused, Retry, Settled, Verdict, judge
+from worker.upstream.verdict import Gone, Refused, Retry, Settled, Verdict, judge
 
 CUSTOMER = "customer_d4668153816c4c0c92c62b84fc5ada3f"
 OTHER = "customer_00000000000000000000000000000000"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from worker.cli.children import _as_environment
 from worker.domain.batches import Environment, Target
 from worker.domain.brakes import Brakes
 from worker.domain.errors import SettingsError
@@ -14,6 +15,7 @@ from worker.domain.rates import Rate
 from worker.settings import Settings, load_settings
 
 SECRET = "hunter2"
+KEY = "whsec_" + "A" * 32
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +94,9 @@ def test_the_defaults_are_those_of_the_spec() -> None:
         "oidc_roles": None,
         "oidc_name_claim": "sub",
         "oidc_scopes": "openid profile",
+        "callback_urls": (),
+        "callback_secrets": (),
+        "callback_allow_private": False,
         "home": Path(".expunge"),
         "log_level": "info",
     }
@@ -124,6 +129,8 @@ VALUES: list[tuple[str, str, object]] = [
     ("LEDGER_DAYS", "0", 0),
     ("DIGEST_KEY", "k", SecretStr("k")),
     ("ID_PATTERN", "customer_[0-9a-f]{32}", "customer_[0-9a-f]{32}"),
+    ("CALLBACK_SECRETS", f"{KEY} {KEY}\n", (SecretStr(KEY),)),
+    ("CALLBACK_ALLOW_PRIVATE", "true", True),
     ("HOME", "/var/lib/expunge", Path("/var/lib/expunge")),
     ("LOG_LEVEL", "debug", "debug"),
 ]
@@ -455,6 +462,48 @@ def test_an_address_with_a_user_or_password_is_refused_and_the_password_not_show
     assert SECRET not in refusal.of("UPSTREAM_URL", f"https://{user}@api.example.com")
 
 
+# --- callbacks ---
+
+
+def test_callbacks_are_joined_by_spaces_commas_or_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "EXPUNGE_CALLBACK_URLS", " https://a.example/x?y=%2C, https://b.example\nhttps://a.example/x?y=%2C "
+    )
+    monkeypatch.setenv("EXPUNGE_CALLBACK_SECRETS", f"{KEY},whsec_{'B' * 32}")
+    settings = load_settings()
+    assert [callback.url for callback in settings.callbacks] == ["https://a.example/x?y=%2C", "https://b.example"]
+    assert settings.callback_keys == (b"\0" * 24, b"\x04\x10A" * 8)
+
+
+def test_no_callbacks_can_be_said(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """``run --simulate`` says so to its workers, whatever an environment file says."""
+    (folder / ".env").write_text(f"EXPUNGE_CALLBACK_URLS=https://a.example\nEXPUNGE_CALLBACK_SECRETS={KEY}\n")
+    monkeypatch.setenv("EXPUNGE_CALLBACK_URLS", ",")
+    assert load_settings().callbacks == ()
+    assert _as_environment(load_settings())["EXPUNGE_CALLBACK_URLS"] == ","
+
+
+def test_callbacks_without_a_secret_are_refused(refusal: Refusal) -> None:
+    assert refusal.of("CALLBACK_URLS", "https://a.example").startswith("EXPUNGE_CALLBACK_SECRETS: must be set")
+
+
+def test_a_private_callback_is_refused_unless_it_is_allowed(refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPUNGE_CALLBACK_SECRETS", KEY)
+    line = refusal.of("CALLBACK_URLS", "https://a.example https://169.254.169.254/latest?x=1")
+    assert line == (
+        "EXPUNGE_CALLBACK_URLS: no. 2 of 2: 169.254.169.254: is not a public address; "
+        "set EXPUNGE_CALLBACK_ALLOW_PRIVATE=true if it is meant"
+    )
+    monkeypatch.setenv("EXPUNGE_CALLBACK_ALLOW_PRIVATE", "true")
+    assert [callback.host for callback in load_settings().callbacks] == ["a.example", "169.254.169.254"]
+
+
+def test_more_than_ten_callbacks_are_refused(refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPUNGE_CALLBACK_SECRETS", KEY)
+    many = " ".join(f"https://a{number}.example" for number in range(11))
+    assert refusal.of("CALLBACK_URLS", many) == "EXPUNGE_CALLBACK_URLS: must be at most 10 addresses"
+
+
 # --- secrets ---
 
 
@@ -463,7 +512,11 @@ def test_secrets_never_show_in_the_settings(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("EXPUNGE_BROKER_URL", f"redis://:{SECRET}@host")
     monkeypatch.setenv("EXPUNGE_DIGEST_KEY", SECRET)
     monkeypatch.setenv("EXPUNGE_UPSTREAM_HEADERS", f"X-token: {SECRET}")
+    monkeypatch.setenv("EXPUNGE_CALLBACK_URLS", f"https://hooks.example.com/{SECRET}")
+    monkeypatch.setenv("EXPUNGE_CALLBACK_SECRETS", KEY)
     settings = load_settings()
+    assert KEY not in repr(settings) + settings.model_dump_json()
+    assert SECRET not in repr(settings.callbacks)
     for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json()):
         assert SECRET not in shown
 
@@ -489,6 +542,13 @@ def test_secrets_never_show_in_the_settings(monkeypatch: pytest.MonkeyPatch) -> 
         ("UPSTREAM_HEADERS", f'{{"X-token": "{SECRET}\\n"}}'),
         ("UPSTREAM_HEADERS", f'{{"X-Type": "{SECRET}"}}'),
         ("UPSTREAM_HEADERS", '{"X-token": null}'),
+        ("CALLBACK_SECRETS", SECRET),
+        ("CALLBACK_SECRETS", f"whsec_{SECRET}"),
+        ("CALLBACK_SECRETS", f"{KEY}, {KEY}{SECRET}!"),
+        ("CALLBACK_URLS", f"http://hooks.example.com/?key={SECRET}"),
+        ("CALLBACK_URLS", f"https://user:{SECRET}@hooks.example.com/"),
+        ("CALLBACK_URLS", f"https://hooks.example.com/ https://127.0.0.1/{SECRET}"),
+        ("CALLBACK_URLS", f"hooks/{SECRET}"),
         ("UPSTREAM_HEADERS", f'{{"X-token": ["{SECRET}"]}}'),
     ],
 )

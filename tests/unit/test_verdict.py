@@ -15,8 +15,9 @@ import pytest
 from worker.domain.batches import StateReason
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt
+from worker.domain.retry_after import MAX_RETRY_AFTER
 from worker.upstream.reply import MAX_NAME_LENGTH, MAX_NAMES, MAX_REQUEST_ID_LENGTH, Facts, NoReply, Reply
-from worker.upstream.verdict import MAX_RETRY_AFTER, Gone, Refused, Retry, Settled, Verdict, judge
+from worker.upstream.verdict import Gone, Refused, Retry, Settled, Verdict, judge
 
 NOW = 1_735_527_527.0
 CUSTOMER = "customer_d4668153816c4c0c92c62b84fc5ada3f"

@@ -101,6 +101,7 @@ def _as_environment(settings: Settings) -> Mapping[str, str]:
         "merchant_id": settings.merchant_id,
         "environment": settings.environment.value,
         "rate_limit": str(settings.rate_limit),
+        "callback_urls": " ".join(url.get_secret_value() for url in settings.callback_urls) or ",",  # "" is not set
         "token": "",  # workers have no use for it
         "digest_key": settings.digest_key.get_secret_value() if settings.digest_key else "",
     }

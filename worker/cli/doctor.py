@@ -1,6 +1,7 @@
 """``expunge doctor``: checks a deployment's parts, and says what to mend."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import typer
@@ -8,10 +9,14 @@ import typer
 from worker.cli import session
 from worker.cli.output import emit
 from worker.domain.batches import Environment
+from worker.domain.callbacks import Standing
 from worker.domain.errors import ExpungeError
+from worker.reports.advice import duration
 from worker.settings import Settings, load_settings
 from worker.store.connection import problems, shown
 from worker.wiring import redis_url
+
+_STUCK = 600.0  # seconds; a callback that is away for less is mended by trying again
 
 
 def doctor(json: session.Json = False) -> None:
@@ -44,6 +49,7 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         async with session.opened_store(settings) as store:
             await store.redis.ping()
             found, workers = await problems(store.redis, settings.replicas), await store.presence.count()
+            told = [(callback.host, await store.callbacks.standing(callback)) for callback in settings.callbacks]
     except ExpungeError as error:
         yield False, str(error)
         return
@@ -54,6 +60,21 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         workers > 0,
         f"{workers} worker processes are alive" if workers else session.no_worker(settings.target, settings),
     )
+
+    for host, standing in told:
+        yield _callback(host, standing, time.time())
+
+
+def _callback(host: str, standing: Standing | None, now: float) -> tuple[bool, str]:
+    if standing is None:
+        return True, f"callback {host}: no worker has begun to tell it"
+    if standing.stopped:
+        return False, f"callback {host} answered 410: it is told again when a worker is restarted"
+    if standing.since is None:
+        return True, f"callback {host} takes what it is told"
+    away = now - standing.since
+    text = f"callback {host} {standing.problem}; it has taken nothing for {duration(away)}, tries: {standing.failures}"
+    return away < _STUCK, f"{text}; see expunge events test-callback"
 
 
 async def _upstream(settings: Settings) -> AsyncIterator[tuple[bool, str]]:

@@ -38,6 +38,7 @@ from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
 from worker.pipeline.accept import describe
 from worker.pipeline.submission import moment
+from worker.pipeline.telling import begin, caught_up
 from worker.reports.advice import why_paused
 from worker.reports.as_json import batch_json
 from worker.reports.writing import check_place
@@ -46,6 +47,7 @@ from worker.simulator import Scenario, ScenarioError, SimulatorThread
 from worker.wiring import Store
 
 _POLL = 0.25  # seconds
+_TELLING = 10.0  # seconds that workers have to tell callbacks of the end
 
 
 class _Interrupted(Exception):  # noqa: N818 - it is an ending, not an error
@@ -145,6 +147,7 @@ def _rehearsal(settings: Settings, scenario: str) -> Iterator[Settings]:
                 "upstream_headers": {},
                 "merchant_id": settings.merchant_id or "simulated",
                 "digest_key": SecretStr(secrets.token_hex(16)),
+                "callback_urls": (),  # a rehearsal is nobody's news
             }
         )
 
@@ -176,6 +179,7 @@ class _Run:
             loop.add_signal_handler(number, self._interrupt)
         async with session.opened_store(self._settings) as store:
             await session.warn_of_problems(store, self._settings)
+            await begin(store.callbacks, self._settings.callbacks)
             batch = await self._take_in(store)
             if batch.goes_on:
                 batch = await self._work(store, batch)
@@ -250,13 +254,21 @@ class _Run:
                 batch = await follower.look(batch)
             display.show(batch)
             if children is not None:
+                await self._let_tell(store)
                 await asyncio.to_thread(children.stop, await self._patience(store))
         return await follower.look(batch)
+
+    async def _let_tell(self, store: Store) -> None:
+        """Our workers tell the callbacks, so they stop after that; what is not told then is told by the next ones."""
+        with suppress(RedisError):
+            here = self._settings.callbacks
+            for callback in await caught_up(store.callbacks, here, _TELLING, lambda: not self._stop.is_set()):
+                say(f"callback {callback.host} has not been told all yet; the next run or worker goes on with it")
 
     async def _patience(self, store: Store) -> float:
         """Our workers may be at work on another run's batch; without one, they have nothing to end."""
         with suppress(RedisError):
-            if not await store.batches.active(self._settings.target):
+            if not await store.batches.active(self._settings.target) and not self._settings.callbacks:
                 return IDLE
         return STOP_TIMEOUT
 

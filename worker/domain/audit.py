@@ -19,6 +19,7 @@ class Deed(StrEnum):
     REFUSED = "refused"
     SIGNED_IN = "signed_in"
     SIGNED_OUT = "signed_out"
+    UNTOLD = "untold"
     TOKEN_ADDED = "token_added"  # noqa: S105 - a deed
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a deed
 

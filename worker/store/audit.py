@@ -44,9 +44,9 @@ class Audit:
                     yield entry
             after = f"({found[-1][0].decode()}"
 
-    async def since(self, position: str) -> list[tuple[str, Entry]]:
-        """The next thousand entries behind a position, oldest first, each with its own; ``""`` is before all."""
-        found = await self._after(f"({position}" if position else "-")
+    async def since(self, position: str, count: int = _AT_ONCE) -> list[tuple[str, Entry]]:
+        """The next entries behind a position, oldest first, each with its own; ``""`` is before all."""
+        found = await self._after(f"({position}" if position else "-", count)
         return [(at.decode(), _to_entry(at, fields)) for at, fields in found]
 
     async def older(self, than: str, count: int) -> list[tuple[str, Entry]]:
@@ -57,8 +57,8 @@ class Audit:
         )
         return [(at.decode(), _to_entry(at, fields)) for at, fields in found]
 
-    async def _after(self, position: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
-        return await self._redis.xrange(keys.AUDIT, min=position, count=_AT_ONCE)  # type: ignore[return-value]
+    async def _after(self, position: str, count: int = _AT_ONCE) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        return await self._redis.xrange(keys.AUDIT, min=position, count=count)  # type: ignore[return-value]
 
 
 def _to_entry(at: bytes, raw: dict[bytes, bytes]) -> Entry:

@@ -67,6 +67,11 @@ def dead_letters(target: Target) -> str:
     return f"expunge:dead-letters:{target.owner}"
 
 
+def callback(target: Target, name: str) -> str:
+    """Hash: how far a callback address has been told of a target's batches, and who tells it now."""
+    return f"expunge:callback:{target.route}:{name}"
+
+
 def holds(target: Target) -> str:
     """Hash: the customers on hold of one merchant and environment, to end, beginning and ground."""
     return f"expunge:holds:{target.owner}"

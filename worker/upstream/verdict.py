@@ -1,18 +1,13 @@
 """What a reply means: the table of SPEC 2 as one pure, total function."""
 
-import math
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import TypeAlias
 
 from worker.domain.batches import StateReason
 from worker.domain.outcomes import Reason
 from worker.domain.records import Doubt
+from worker.domain.retry_after import retry_after_seconds
 from worker.upstream.reply import Envelope, Facts, NoReply, Reply
-
-MAX_RETRY_AFTER = 3600.0
-"""Seconds; a longer ``Retry-After`` is capped to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +133,3 @@ def _facts(reply: Reply, envelope: Envelope | None) -> Facts:
 
 def _is_code(inner: object) -> bool:
     return isinstance(inner, int) and not isinstance(inner, bool) and 100 <= inner < 600
-
-
-def retry_after_seconds(value: str | None, now: float) -> float | None:
-    """Read ``Retry-After`` (RFC 9110, 10.2.3): seconds or an HTTP date; nonsense is ignored, the result capped."""
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        seconds = float(text) if len(text) < 10 else math.inf
-    else:
-        try:
-            date = parsedate_to_datetime(text)
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now  # asctime's form is UTC too
-        except (ValueError, TypeError, OverflowError, IndexError):
-            return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)

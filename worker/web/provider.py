@@ -25,9 +25,9 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import ECKey, KeySet, RSAKey
 from joserfc.jws import JWSRegistry
 
+from worker.domain.addresses import is_loopback
 from worker.domain.errors import Guard, RefusedError
 from worker.domain.identities import SignOn
-from worker.settings import is_loopback
 from worker.store.trips import Trip
 from worker.web.problems import Kind, Problem
 
