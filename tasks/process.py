@@ -132,7 +132,11 @@ class Process:
     async def _reconcile_until_closed(self, worker: Worker) -> None:
         self._worker.set_result(worker)
         store, name = worker.store, f"{socket.gethostname()}:{os.getpid()}"
-        duties = [store.feeder.reconcile_forever(name), store.gatherer.close_forever()]
+        duties = [
+            store.feeder.reconcile_forever(name),
+            store.gatherer.close_forever(),
+            worker.celery_events.take_forever(),
+        ]
         tasks = [asyncio.create_task(duty) for duty in duties]
         await self._closing.wait()
         for task in tasks:

@@ -10,18 +10,22 @@ from redis.asyncio import Redis
 
 from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
+from worker.domain.events import MOST_CUSTOMERS, EventRule
+from worker.intake.celery_message import CeleryReader
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
+from worker.pipeline.celery_events import CeleryEvents
 from worker.pipeline.gather import BatchRule, Gatherer
 from worker.pipeline.reconcile import Feeder
 from worker.pipeline.shard_run import Tools
-from worker.queue import Publisher, celery_app
+from worker.queue import Publisher, celery_app, events_queue_of, lists_of
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.audit import Audit
 from worker.store.batches import Batches
 from worker.store.connection import open_redis
 from worker.store.dead_letters import DeadLetters
+from worker.store.event_queue import EventQueue
 from worker.store.finished import Finished
 from worker.store.gatherings import Gatherings
 from worker.store.holds import Holds
@@ -67,6 +71,7 @@ class Worker:
 
     store: Store
     tools: Tools
+    celery_events: CeleryEvents
 
 
 def redis_url(settings: Settings) -> str:
@@ -159,7 +164,18 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
             concurrency=settings.concurrency,
             stopping=stopping,
         )
-        yield Worker(store, tools)
+        broker = store.redis
+        if settings.broker_url is not None:
+            broker = await stack.enter_async_context(open_redis(broker_url(settings)))
+        yield Worker(store, tools, _celery_events(broker, settings, store))
+
+
+def _celery_events(broker: Redis, settings: Settings, store: Store) -> CeleryEvents:
+    name = events_queue_of(settings.target)
+    queue = EventQueue(broker, lists_of(name), settings.target)
+    most = min(MOST_CUSTOMERS, settings.event_batch_size, settings.max_batch)
+    reader = CeleryReader(EventRule(settings.id_rule, most))
+    return CeleryEvents(queue, name, reader, store.gatherer, store.dead_letters)
 
 
 def _headers(settings: Settings) -> dict[str, str]:

@@ -9,9 +9,10 @@ from worker.cli import session
 from worker.cli.output import emit
 from worker.domain.batches import Environment
 from worker.domain.errors import ExpungeError
+from worker.queue import events_queue_of
 from worker.settings import Settings, load_settings
 from worker.store.connection import problems, shown
-from worker.wiring import redis_url
+from worker.wiring import broker_url, redis_url
 
 
 def doctor(json: session.Json = False) -> None:
@@ -48,6 +49,8 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         yield False, str(error)
         return
     yield True, f"Redis at {shown(url)} answers"
+    queue, broker = events_queue_of(settings.target), shown(broker_url(settings))
+    yield True, f"events: Celery producers send expunge.enqueue_customers to the queue {queue} at {broker}"
     for problem in found:
         yield False, f"Redis: {problem}"
     yield (

@@ -61,6 +61,11 @@ def dead_letters(target: Target) -> str:
     return f"expunge:dead-letters:{target.owner}"
 
 
+def event_reader(target: Target) -> str:
+    """The lock, at the broker, of the process that reads what Celery producers send for a merchant and environment."""
+    return f"expunge:event-reader:{target.owner}"
+
+
 def holds(target: Target) -> str:
     """Hash: the customers on hold of one merchant and environment, to end, beginning and ground."""
     return f"expunge:holds:{target.owner}"
