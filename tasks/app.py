@@ -15,4 +15,5 @@ settings = load_settings()
 configure(settings.log_level)
 repair()
 app = celery_app(broker_url(settings))
-app.conf.imports = ("tasks.process", "tasks.delete_shard")
+app.conf.imports = ("tasks.process", "tasks.delete_shard", "tasks.enqueue_customers")
+app.conf.worker_consumer = "tasks.consumer:Consumer"

@@ -1,10 +1,25 @@
-"""A repair of kombu's Redis transport: a message whose acknowledgement failed is not one that is still worked on.
+"""Repairs of kombu's Redis transport.
 
-kombu counts it as such for ever. A worker that was busy while Redis was away then takes no message again: it listens
-only while it has fewer of them than processes, and so does not even notice that its connection is gone.
+A message whose acknowledgement failed is not one that is still worked on: kombu counts it as such for ever. A worker
+that was busy while Redis was away then takes no message again: it listens only while it has fewer of them than
+processes, and so does not even notice that its connection is gone.
+
+And what lies in a queue and is no message must not end the worker, nor its connection and with it a shard.
 """
 
+from json import JSONDecodeError
+from queue import Empty
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from kombu import message
 from kombu.transport import redis, virtual
+
+_Limit = int | float | None
+log = structlog.get_logger(__name__)
+_channel: Any = redis.Channel
+_read = _channel._brpop_read  # noqa: SLF001 - there is no other place to repair it
 
 
 class _QoS(redis.QoS):
@@ -18,6 +33,46 @@ class _QoS(redis.QoS):
             virtual.QoS.ack(self, delivery_tag)
 
 
+class _Message(virtual.Message):
+    """One that Celery can drop even if it lacks what a message has."""
+
+    def __init__(self, payload: Any, channel: Any = None, **more: Any) -> None:
+        try:
+            _check(payload)
+            super().__init__(payload, channel, **more)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            self._raw = None
+            nowhere = {"exchange": "", "routing_key": ""}
+            message.Message.__init__(self, channel=channel, delivery_tag=str(uuid4()), delivery_info=nowhere)
+            self.errors = [(type(error), error, None)]
+
+
+def _check(payload: Any) -> None:
+    """Raise what kombu would where it is not expected.
+
+    Also for what would stop the worker: a header at which Celery stumbles when it has the place of the task already,
+    and what could fill the memory when unpacked.
+    """
+    headers, properties = payload["headers"], payload["properties"]
+    delivery, limits = properties["delivery_info"], headers.get("timelimit") or [None, None]
+    names = [properties["delivery_tag"], delivery["exchange"], delivery["routing_key"], headers.get("task", "")]
+    names += [headers.get(name) or "" for name in ("id", "eta", "expires")]
+    hard, soft = limits
+    good = all(isinstance(name, str) for name in names)
+    if not good or not isinstance(hard, _Limit) or not isinstance(soft, _Limit) or headers.get("compression"):
+        raise ValueError("no message of Celery's")
+
+
+def _brpop_read(self: Any, **options: Any) -> Any:
+    try:
+        return _read(self, **options)
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError):
+        log.error("message dropped", reason="it is no JSON")
+        raise Empty from None
+
+
 def repair() -> None:
     """For all channels of this process, Sentinel's too."""
-    redis.Channel.QoS = _QoS
+    _channel.QoS = _QoS
+    _channel.Message = _Message
+    _channel._brpop_read = _brpop_read  # noqa: SLF001

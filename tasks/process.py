@@ -24,6 +24,7 @@ from celery.signals import worker_init, worker_process_init, worker_process_shut
 from redis.exceptions import RedisError
 
 from tasks.app import settings
+from worker.pipeline.duties import beside
 from worker.wiring import Worker, open_worker
 
 EXIT_WITH_STDIN = "EXPUNGE_EXIT_WITH_STDIN"
@@ -132,16 +133,13 @@ class Process:
     async def _reconcile_until_closed(self, worker: Worker) -> None:
         self._worker.set_result(worker)
         store, name = worker.store, f"{socket.gethostname()}:{os.getpid()}"
-        duties = [
+        async with beside(
             store.feeder.reconcile_forever(name),
             store.gatherer.close_forever(),
+            worker.celery_events.take_forever(),
             worker.teller.tell_forever(),
-        ]
-        beside = [asyncio.create_task(duty) for duty in duties]
-        await self._closing.wait()
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
+        ):
+            await self._closing.wait()
         await worker.teller.leave()
 
 

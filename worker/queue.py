@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 from celery import Celery
+from kombu.transport.redis import PRIORITY_STEPS, Channel
 
 from worker.domain import sentinels
 from worker.domain.batches import Target
@@ -18,6 +19,7 @@ DELETE_SHARD = "expunge.delete_shard"
 
 SHARD_SOFT_LIMIT = 120
 """Seconds after which Celery asks a task to end; a shard's own budget is far below."""
+_KEY_PREFIX = "expunge:celery:"  # SPEC 10: all keys begin with expunge:
 _HARD_LIMIT = SHARD_SOFT_LIMIT + 30
 
 
@@ -67,7 +69,7 @@ def celery_app(redis_url: str) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 10,
             "priority_steps": [0],  # one BRPOP key a queue instead of four
-            "global_keyprefix": "expunge:celery:",  # SPEC 10: all keys begin with expunge:
+            "global_keyprefix": _KEY_PREFIX,
             **of_broker,
         },
     )
@@ -90,6 +92,17 @@ def _as_kombu_writes(url: str) -> tuple[str, dict[str, str]]:
 def queue_of(target: Target) -> str:
     """The queue that a target's workers listen to: others never see its messages."""
     return f"expunge.{target.environment}.{target.merchant}.{target.upstream}"
+
+
+def events_queue_of(target: Target) -> str:
+    """The queue that producers of events send to; no Celery worker consumes it (docs/decisions/0014)."""
+    return f"expunge.events.{target.environment}.{target.merchant}"
+
+
+def lists_of(queue: str) -> list[str]:
+    """Where a queue lies in Redis: of a producer with this project's key prefix and of one without, by priority."""
+    by_priority = (queue if step == 0 else f"{queue}{Channel.sep}{step}" for step in PRIORITY_STEPS)
+    return [prefix + name for name in by_priority for prefix in (_KEY_PREFIX, "")]
 
 
 class Publisher:

@@ -13,14 +13,16 @@ from worker.callbacks.message import Signer
 from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
 from worker.domain.events import MOST_CUSTOMERS, EventRule
+from worker.intake.celery_message import CeleryReader
 from worker.intake.cloud_events import CloudEventReader
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
+from worker.pipeline.celery_events import CeleryEvents
 from worker.pipeline.gather import Gatherer
 from worker.pipeline.reconcile import Feeder
 from worker.pipeline.shard_run import Tools
 from worker.pipeline.telling import Teller
-from worker.queue import Publisher, celery_app
+from worker.queue import Publisher, celery_app, events_queue_of, lists_of
 from worker.settings import Settings
 from worker.store import keys
 from worker.store.audit import Audit
@@ -28,6 +30,7 @@ from worker.store.batches import Batches
 from worker.store.callbacks import Callbacks
 from worker.store.connection import open_redis
 from worker.store.dead_letters import DeadLetters
+from worker.store.event_queue import EventQueue
 from worker.store.finished import Finished
 from worker.store.gatherings import Gatherings
 from worker.store.holds import Holds
@@ -77,6 +80,7 @@ class Worker:
     store: Store
     tools: Tools
     teller: Teller
+    celery_events: CeleryEvents
 
 
 def redis_url(settings: Settings) -> str:
@@ -143,8 +147,11 @@ def _gatherer(
 
 def event_reader(settings: Settings) -> CloudEventReader:
     """Reads the CloudEvents that count."""
-    rule = EventRule(settings.id_rule, min(MOST_CUSTOMERS, _rolling_size(settings)))
-    return CloudEventReader(settings.event_types, settings.event_customers, rule)
+    return CloudEventReader(settings.event_types, settings.event_customers, _event_rule(settings))
+
+
+def _event_rule(settings: Settings) -> EventRule:
+    return EventRule(settings.id_rule, min(MOST_CUSTOMERS, _rolling_size(settings)))
 
 
 def _rolling_size(settings: Settings) -> int:
@@ -179,8 +186,12 @@ async def open_worker(settings: Settings, stopping: Callable[[], bool]) -> Async
             concurrency=settings.concurrency,
             stopping=stopping,
         )
+        broker = store.redis
+        if settings.broker_url is not None:
+            broker = await stack.enter_async_context(open_redis(broker_url(settings)))
         poster = await stack.enter_async_context(open_poster(allow_private=settings.callback_allow_private))
-        yield Worker(store, tools, teller(settings, store, poster))
+        celery_events = _celery_events(broker, settings, store)
+        yield Worker(store, tools, teller(settings, store, poster), celery_events)
 
 
 def teller(settings: Settings, store: Store, poster: Poster) -> Teller:
@@ -194,6 +205,13 @@ def teller(settings: Settings, store: Store, poster: Poster) -> Teller:
         Signer(settings.callback_keys),
         settings.callbacks,
     )
+
+
+def _celery_events(broker: Redis, settings: Settings, store: Store) -> CeleryEvents:
+    name = events_queue_of(settings.target)
+    queue = EventQueue(broker, lists_of(name), settings.target)
+    reader = CeleryReader(_event_rule(settings))
+    return CeleryEvents(queue, name, reader, store.gatherer, store.dead_letters)
 
 
 def _headers(settings: Settings) -> dict[str, str]:

@@ -11,10 +11,11 @@ from worker.cli.output import emit
 from worker.domain.batches import Environment
 from worker.domain.callbacks import Standing
 from worker.domain.errors import ExpungeError
+from worker.queue import events_queue_of
 from worker.reports.advice import duration
 from worker.settings import Settings, load_settings
 from worker.store.connection import problems, shown
-from worker.wiring import redis_url
+from worker.wiring import broker_url, redis_url
 
 _STUCK = 600.0  # seconds; a callback that is away for less is mended by trying again
 
@@ -54,6 +55,8 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         yield False, str(error)
         return
     yield True, f"Redis at {shown(url)} answers"
+    queue, broker = events_queue_of(settings.target), shown(broker_url(settings))
+    yield True, f"events: Celery producers send expunge.enqueue_customers to the queue {queue} at {broker}"
     for problem in found:
         yield False, f"Redis: {problem}"
     yield (

@@ -48,6 +48,12 @@ class DeadLetters:
         pipe.xtrim(self._key, minid=now - self._days * _DAY_MS)
         pipe.expire(self._key, self._days * 86_400)
 
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep letters; after an error some may be kept, and it may be asked again."""
+        pipe = self._redis.pipeline(transaction=True)
+        await self.add_to(pipe, letters)
+        await pipe.execute()
+
     async def list(self, count: int) -> list[tuple[str, DeadLetter]]:
         """The oldest, each with its ID."""
         found: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrange(self._key, count=count)  # type: ignore[assignment]

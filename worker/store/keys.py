@@ -72,6 +72,11 @@ def callback(target: Target, name: str) -> str:
     return f"expunge:callback:{target.route}:{name}"
 
 
+def event_reader(target: Target) -> str:
+    """The lock, at the broker, of the process that reads what Celery producers send for a merchant and environment."""
+    return f"expunge:event-reader:{target.owner}"
+
+
 def holds(target: Target) -> str:
     """Hash: the customers on hold of one merchant and environment, to end, beginning and ground."""
     return f"expunge:holds:{target.owner}"

@@ -1,10 +1,8 @@
 """The application: its routes, and what becomes of an error in any of them."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 
 from worker.domain.errors import ExpungeError, RefusedError
+from worker.pipeline.duties import beside
 from worker.pipeline.trail import Trail
 from worker.settings import Settings
 from worker.store.connection import readable_errors
@@ -74,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(open_store(settings))
             hub = await stack.enter_async_context(Hub(store, settings))
-            await stack.enter_async_context(_beside(store.gatherer.close_forever()))
+            await stack.enter_async_context(beside(store.gatherer.close_forever()))
             sign_on = settings.sign_on
             provider = await stack.enter_async_context(open_provider(sign_on)) if sign_on else None
             kept = stack.enter_context(closing(KeptFiles(settings.max_upload)))
@@ -112,21 +111,6 @@ def create_app(settings: Settings) -> FastAPI:
     _translate_errors(app, redis_url(settings))
     describe_api(app)
     return app
-
-
-_CANCELLED = 0.1  # seconds after which what was cancelled should have ended
-
-
-@asynccontextmanager
-async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do work that has no end while requests are served."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        while not task.done():  # redis-py swallows a cancellation while it connects
-            task.cancel()
-            await asyncio.wait([task], timeout=_CANCELLED)
 
 
 def _largest(max_upload: int) -> dict[str, int]:

@@ -1,0 +1,99 @@
+"""Takes in what Celery producers ask for (SPEC 8): a message leaves its queue when what it says is persisted.
+
+Celery's own way of consuming would lose the message of a worker that dies between taking it and noting that it did
+(docs/decisions/0014). Here it is looked at, kept, and only then removed; read twice, it counts once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+from kombu.utils import json
+from redis.exceptions import RedisError
+
+from worker.domain.errors import UsageError
+from worker.domain.events import BadEventError, Event
+from worker.intake.celery_message import CeleryReader
+from worker.logs import where
+from worker.pipeline.gather import Gatherer
+from worker.store.dead_letters import DeadLetter, DeadLetters
+from worker.store.event_queue import LARGEST, EventQueue, Queued
+
+EVERY: Final = 0.5
+"""Seconds between two looks at an empty queue."""
+_PATIENCE: Final = 5.0  # seconds to wait for a Redis that is away
+
+log = structlog.get_logger(__name__)
+
+
+class CeleryEvents:
+    """Reads the queue of events of one merchant and environment."""
+
+    def __init__(
+        self, queue: EventQueue, name: str, reader: CeleryReader, gatherer: Gatherer, dead_letters: DeadLetters
+    ) -> None:
+        """``name`` is the queue's."""
+        self._queue = queue
+        self._name = name
+        self._reader = reader
+        self._gatherer = gatherer
+        self._dead_letters = dead_letters
+
+    async def take_forever(self) -> None:
+        """Run in every worker process; one of them reads at a time."""
+        told = ""
+        while True:
+            pause = EVERY
+            try:
+                if await self._queue.take_turn():
+                    await self.take_waiting()
+                    told = ""
+            except RedisError as error:
+                if told != (told := type(error).__name__):  # an ACL without the queue's keys says so for ever
+                    log.warning("events of Celery producers wait for Redis", error=told)
+                pause = _PATIENCE
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
+                log.error("events of Celery producers were not taken", error=where(error))
+                pause = _PATIENCE
+            await asyncio.sleep(pause)
+
+    async def take_waiting(self) -> None:
+        """Take all that wait, until none does. After a ``RedisError``, what was not taken waits still."""
+        while messages := await self._queue.oldest():
+            await self._take(messages)
+            await self._queue.remove(messages)
+            await self._queue.keep_turn()
+
+    async def take_call(self, task_id: str | None, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        """Take a call of the task that came to a worker through Celery itself."""
+        try:
+            event = self._reader.call(task_id, args, kwargs)
+        except BadEventError as error:
+            content = json.dumps({"id": task_id, "args": args, "kwargs": kwargs}).encode()
+            await self._bury([DeadLetter("celery", f"task {task_id}", str(error), content)])
+            return
+        await self._gatherer.take([event])
+
+    async def _take(self, messages: Sequence[Queued]) -> None:
+        now = datetime.now(UTC)
+        events, letters = list[Event](), list[DeadLetter]()
+        for message in messages:
+            try:
+                events.append(self._read(message, now))
+            except UsageError as error:
+                place = f"{self._name} {message.sha1[:12].decode()}"
+                letters.append(DeadLetter("celery", place, str(error), message.content or b""))
+        await self._gatherer.take(events)
+        await self._bury(letters)
+
+    def _read(self, message: Queued, now: datetime) -> Event:
+        if message.content is None:
+            raise BadEventError(f"it is larger than {LARGEST >> 20} MiB")
+        return self._reader.message(message.content, now)
+
+    async def _bury(self, letters: Sequence[DeadLetter]) -> None:
+        await self._dead_letters.add(letters)
+        for letter in letters:  # its ID is the sender's to choose, and may say anything
+            log.warning("event refused", way=letter.way, reason=letter.reason)
