@@ -10,6 +10,9 @@ from redis.asyncio import Redis
 
 from worker.domain.customer_ids import Digester
 from worker.domain.errors import SettingsError
+from worker.domain.events import MOST_CUSTOMERS, EventRule
+from worker.intake.cloud_events import CloudEventReader
+from worker.intake.stream_entry import EntryReader
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.gather import BatchRule, Gatherer
@@ -117,7 +120,7 @@ def _gatherer(
     redis: Redis, settings: Settings, digester: Digester, batches: Batches, holds: Holds, feeder: Feeder
 ) -> Gatherer:
     remembered = settings.ledger_days or settings.retention_days
-    size = min(settings.event_batch_size, settings.max_batch)
+    size = _rolling_size(settings)
     gatherings = Gatherings(
         redis, settings.target, digester, size, settings.event_batch_age, remembered, settings.replicas
     )
@@ -129,6 +132,16 @@ def _gatherer(
         settings.approval,
     )
     return Gatherer(gatherings, batches, holds, feeder, rule)
+
+
+def _rolling_size(settings: Settings) -> int:
+    return min(settings.event_batch_size, settings.max_batch)
+
+
+def entry_reader(settings: Settings) -> EntryReader:
+    """What reads the entries of a Redis Stream."""
+    rule = EventRule(settings.id_rule, min(MOST_CUSTOMERS, _rolling_size(settings)))
+    return EntryReader(CloudEventReader(settings.event_types, settings.event_customers, rule), rule)
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ _MODULES = {
     "approve": "batches",
     "hold": "hold",
     "audit": "audit",
+    "events": "events",
     "token": "tokens",
     "worker": "worker",
     "web": "web",
