@@ -119,7 +119,7 @@ def gathered(expunge: Expunge, redis: Redis, count: int) -> None:
 
     def in_ended_batches() -> int:
         listed = json.loads(expunge("batches", "--json").stdout)["batches"]
-        return sum(each["tally"]["total"] for each in listed if each["ended_at"])
+        return sum(each["rows"] for each in listed if each["ended_at"])
 
     wait_for(lambda: not redis.exists("expunge:gathering-open:*") and in_ended_batches() >= count, 90)
 
