@@ -65,6 +65,7 @@ class EventStream:
         self._delete = delete
         self.consumer = f"{_OURS}{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._drop = Script(redis, "drop_consumers")
+        self._done = Script(redis, "done_entries")
 
     async def create(self) -> None:
         """Make the group where it is missing, and with it the stream; it begins with the stream's first entry."""
@@ -109,11 +110,13 @@ class EventStream:
         if not entry_ids:
             return
         with self._readable():
+            args = [self._group, int(self._delete), " ".join(entry_ids)]
+            if not letters:
+                await self._done(keys=[self.name], args=args)
+                return
             async with self._redis.pipeline(transaction=True) as pipe:
                 await self._letters.add_to(pipe, letters)
-                pipe.xack(self.name, self._group, *entry_ids)
-                if self._delete:
-                    pipe.xdel(self.name, *entry_ids)
+                await self._done.add_to(pipe, keys=[self.name], args=args)
                 await pipe.execute()
 
     async def waiting(self) -> int | None:
