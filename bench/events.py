@@ -25,6 +25,7 @@ RATE = 10_000
 SMOKE = 3.0
 """Seconds of a run in which no figure counts, and the machine may be busy."""
 _SHARE = 0.98  # of them that must be taken within the same time
+_SLOWEST = 1.05  # times the seconds that a producer may take at a busy machine
 _FLAT = 1.05  # times the memory after the warm-up
 _STREAM, _TYPE = "bench", "com.example.account.closed"
 _TICKS = 50  # a second, at which events are put into the stream
@@ -35,6 +36,8 @@ _TIMEOUT = 120.0
 class Taken:
     """One measurement."""
 
+    offered: float
+    """A second."""
     share: float
     """Of the events offered, taken when the last one was offered."""
     left: int
@@ -60,16 +63,16 @@ def measure(smoke: bool) -> Part:
         found[kind] = _measure(seconds, write)
         say(f"{kind}: {found[kind]}")
     details = [
-        "| entries | left after the last | until taken | listener: of a core | server: of a core | memory | slope |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| entries | offered | left | until taken | listener: of a core | server: of a core | memory | slope |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines: list[Line] = []
     for kind, taken in found.items():
         lines.append(at_least(f"events: taken of {RATE:,}/s offered, {kind}", _SHARE, taken.share, "{:.3f}"))
         lines.append(at_most(f"events: memory of the listener, {kind}: end to begin", _FLAT, taken.growth, "{:.3f}"))
         details.append(
-            f"| {kind} | {taken.left:,} | {taken.caught_up:.2f} s | {taken.listener:.0%} | {taken.server:.0%} "
-            f"| {taken.memory:.0f} MB | {taken.slope:+.2f} MB/min |"
+            f"| {kind} | {taken.offered:,.0f}/s | {taken.left:,} | {taken.caught_up:.2f} s "
+            f"| {taken.listener:.0%} | {taken.server:.0%} | {taken.memory:.0f} MB | {taken.slope:+.2f} MB/min |"
         )
     return Part("Events of a Redis Stream", lines, "\n".join(details))
 
@@ -119,7 +122,7 @@ def _taken(redis: "Redis", child: Child, seconds: float, write: Callable[[int], 
     few = max(1, len(later) // 8)
     first, last = median(mb for _, mb in later[:few]), median(mb for _, mb in later[-few:])
     slope = linear_regression([at for at, _ in later], [mb for _, mb in later]).slope if len(later) > 1 else 0.0
-    return Taken((offered - left) / (elapsed * RATE), left, caught_up, last / first, slope, last, *shares)
+    return Taken(offered / elapsed, (offered - left) / offered, left, caught_up, last / first, slope, last, *shares)
 
 
 def _offered(redis: "Redis", seconds: float, write: Callable[[int], bytes]) -> Iterator[int]:
@@ -138,7 +141,7 @@ def _offered(redis: "Redis", seconds: float, write: Callable[[int], bytes]) -> I
         if (tick + 1) % _TICKS == 0:
             yield (tick + 1) // _TICKS
     redis.connection_pool.release(connection)
-    if (took := time.monotonic() - began) > 1.02 * seconds and seconds > SMOKE:
+    if (took := time.monotonic() - began) > _SLOWEST * seconds and seconds > SMOKE:
         raise MeasureError(f"the producer took {took:.1f} s for {seconds:.0f} s of events; is the machine busy?")
 
 

@@ -204,6 +204,17 @@ def test_while_redis_is_away_a_listener_waits_and_says_so_once_and_a_stop_is_a_s
         assert code == 0, err
 
 
+def test_it_stops_although_nobody_reads_what_it_says(listen: Listen, redis: Redis) -> None:
+    listener = listen()
+    wait_for(lambda: group(redis).get("consumers") == 1)
+    assert listener.stderr is not None
+    listener.stderr.close()
+    listener.stderr = None
+    listener.terminate()
+    assert listener.wait(timeout=60) == 0
+    listener.communicate()
+
+
 def test_letters_are_listed_taken_in_again_and_removed(site: Expunge, listen: Listen, redis: Redis) -> None:
     listener = listen(EXPUNGE_ID_PATTERN="c[0-9]+")
     for customer in ("x1", "x2", "x 3"):

@@ -114,8 +114,8 @@ class _Listening:
         if self._stopping.is_set():
             raise KeyboardInterrupt
         self.stopped_by = signal.Signals(number)
+        self._stopping.set()  # first: whoever read stderr may be gone
         say("stopping: taking what is in hand ...")
-        self._stopping.set()
 
     def _say_beginning(self) -> None:
         where = session.shown_target(self._settings.target)
