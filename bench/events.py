@@ -131,7 +131,8 @@ def _offered(redis: "Redis", seconds: float, write: Callable[[int], bytes]) -> I
     each, number = RATE // _TICKS, 0
     began = time.monotonic()
     for tick in range(int(seconds * _TICKS)):
-        connection.send_packed_command([b"".join(map(write, range(number, number + each)))])
+        packed = b"".join(map(write, range(number, number + each)))
+        connection.send_packed_command([packed])  # type: ignore[no-untyped-call]
         for _ in range(each):
             connection.read_response()
         number += each

@@ -17,7 +17,7 @@ GOOD: dict[str, Any] = {
     "specversion": "1.0", "id": "e1", "source": "/crm", "type": "t", "time": "2026-11-28T01:02:03.5+01:00",
     "subject": "s", "datacontenttype": "application/json", "dataschema": "d", "reference": "A-1", "data": {"a": 1},
 }  # fmt: skip
-ODD = st.sampled_from(
+ODD: st.SearchStrategy[Any] = st.sampled_from(
     [None, "", "x", "1.0", "0.3", 1, True, [], {}, "2026-11-28T01:02:03Z", "2026-11-28", "2026-13-28T01:02:03Z",
      "2026-11-28T01:02:60Z", "2026-11-28T01:02:03"]
 )  # fmt: skip

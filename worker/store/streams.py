@@ -110,7 +110,7 @@ class EventStream:
         if not entry_ids:
             return
         with self._readable():
-            args = [self._group, int(self._delete), " ".join(entry_ids)]
+            args: list[str | int | bytes | float] = [self._group, int(self._delete), " ".join(entry_ids)]
             if not letters:
                 await self._done(keys=[self.name], args=args)
                 return
