@@ -9,13 +9,13 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench import compare, growth, intake, memory, plots, rates, soak, start, web
+from bench import compare, events, growth, intake, memory, plots, rates, soak, start, web
 from bench.machine import facts
 from bench.processes import MeasureError, say
 from bench.promises import Part, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
-_PARTS = (start, compare, rates, memory, intake, growth, web)
+_PARTS = (start, compare, rates, memory, intake, growth, web, events)
 
 
 def main() -> None:

@@ -42,6 +42,18 @@ def shared_memory(parent: int) -> tuple[int, int]:
     return _proportional(parent), sum(_proportional(int(child)) for child in children)
 
 
+def cpu_time(process: int) -> float:
+    """Seconds that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_memory(process: int) -> int:
+    """Bytes that a process holds now."""
+    found = re.search(r"VmRSS:\s*(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(found[1]) * 1024 if found else 0
+
+
 def _proportional(process: int) -> int:
     rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
     found = re.search(r"^Pss:\s*(\d+) kB", rollup, re.MULTILINE)

@@ -4,7 +4,6 @@ A browser is a client that asks as the page does; the CPU time and the memory ar
 """
 
 import asyncio
-import os
 import re
 import secrets
 import socket
@@ -22,6 +21,7 @@ from pydantic import SecretStr
 
 from bench import filling, promises
 from bench.customers import ids, write_csv
+from bench.machine import cpu_time
 from bench.processes import Child, MeasureError, expunge, started
 from bench.promises import Line, Part, at_most
 from worker.domain.people import Role, make_token
@@ -153,9 +153,9 @@ async def _followed(browser: httpx.AsyncClient, child: Child, batch_id: str, siz
         asyncio.create_task(_follow(browser, batch_id, OFTEN * at / size.followers)) for at in range(size.followers)
     ]
     await asyncio.sleep(OFTEN)
-    before, began = _cpu(child), time.monotonic()
+    before, began = cpu_time(child.process.pid), time.monotonic()
     await asyncio.sleep(size.seconds)
-    share = 100 * (_cpu(child) - before) / (time.monotonic() - began)
+    share = 100 * (cpu_time(child.process.pid) - before) / (time.monotonic() - began)
     await _ended(followers)
     return share
 
@@ -196,12 +196,6 @@ def _peak(child: Child) -> float:
     status = Path(f"/proc/{child.process.pid}/status").read_text()
     found = re.search(r"VmHWM:\s*(\d+) kB", status)
     return int(found[1]) / 1024 if found else float("nan")
-
-
-def _cpu(child: Child) -> float:
-    """Its CPU time in seconds."""
-    fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

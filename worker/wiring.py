@@ -15,6 +15,7 @@ from worker.domain.errors import SettingsError
 from worker.domain.events import MOST_CUSTOMERS, EventRule
 from worker.intake.celery_message import CeleryReader
 from worker.intake.cloud_events import CloudEventReader
+from worker.intake.stream_entry import EntryReader
 from worker.pacing.pace import Limiter, Pacer
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.celery_events import CeleryEvents
@@ -156,6 +157,11 @@ def _event_rule(settings: Settings) -> EventRule:
 
 def _rolling_size(settings: Settings) -> int:
     return min(settings.event_batch_size, settings.max_batch)
+
+
+def entry_reader(settings: Settings) -> EntryReader:
+    """What reads the entries of a Redis Stream."""
+    return EntryReader(event_reader(settings), _event_rule(settings))
 
 
 @asynccontextmanager

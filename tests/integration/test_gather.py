@@ -90,6 +90,15 @@ async def test_no_gathering_ever_has_more_records_than_one_may_have(redis_url: s
         assert [batch.description.rows for batch in made] == [3, 3, 3, 1]
 
 
+async def test_what_no_longer_fits_into_a_gathering_goes_into_the_next_and_nothing_is_lost(redis_url: str) -> None:
+    async with open_store(make_settings(redis_url, event_batch_size=3, event_batch_age=QUICK)) as store:
+        await store.gatherer.take([event(1), event(2)])
+        await store.gatherer.take([event(3), event(4), event(5)])
+        await store.gatherer.close_due()
+        made = await batches(store)
+        assert [await customers_of(store, batch) for batch in made] == [["c1", "c2", "c3"], ["c4", "c5"]]
+
+
 async def test_lanes_gather_apart_and_never_more_than_one_is_open_for_each(store: Store) -> None:
     for number in range(20):
         await store.gatherer.take([event(number, lane=Lane.URGENT if number % 2 else Lane.BULK)])

@@ -22,8 +22,8 @@ GROUP = typer.main.get_group(app)
 
 
 def test_there_are_the_services_that_the_readme_names() -> None:
-    assert set(SERVICES) == {"redis", "worker", "web", "simulator", "demo-worker", "demo-web", "demo"}
-    assert set(OURS) == {"worker", "web", "simulator", "demo-worker", "demo-web", "demo"}
+    assert set(SERVICES) == {"redis", "worker", "web", "listener", "simulator", "demo-worker", "demo-web", "demo"}
+    assert set(OURS) == {"worker", "web", "listener", "simulator", "demo-worker", "demo-web", "demo"}
     assert set(DEMO) == {"simulator", "demo-worker", "demo-web", "demo"}
 
 
@@ -76,7 +76,7 @@ def test_services_wait_for_services_that_exist_and_are_in_the_same_profiles(name
         assert how["condition"] == ("service_healthy" if "healthcheck" in SERVICES[other] else "service_started")
 
 
-@pytest.mark.parametrize("name", ["worker", "demo-worker"])
+@pytest.mark.parametrize("name", ["worker", "demo-worker", "listener"])
 def test_workers_can_be_scaled_and_come_back(name: str) -> None:
     worker = SERVICES[name]
     assert not {"container_name", "ports", "hostname"} & set(worker)
@@ -85,7 +85,7 @@ def test_workers_can_be_scaled_and_come_back(name: str) -> None:
     assert worker["depends_on"]["redis"]["condition"] == "service_healthy"
 
 
-@pytest.mark.parametrize("name", ["worker", "web"])
+@pytest.mark.parametrize("name", ["worker", "web", "listener"])
 def test_an_env_file_that_need_not_exist_is_read(name: str) -> None:
     assert SERVICES[name]["env_file"] == [{"path": ".env", "required": False}]
 

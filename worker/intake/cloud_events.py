@@ -12,6 +12,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from worker.domain.events import BadEventError, Event, EventRule
+from worker.intake.plain_event import PlainEvent, PlainPath, plain_event
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCHED: Final = "application/cloudevents-batch+json"
@@ -25,12 +26,14 @@ class CloudEventReader:
     def __init__(self, types: frozenset[str], customers: str, rule: EventRule) -> None:
         """``customers`` is the JSONPath of the customer IDs within an event's data; it may find several."""
         self._types = types
-        self._customers = jsonpath.compile(customers)
+        self._customers = PlainPath.of(customers) or jsonpath.compile(customers)
         self._path = customers
         self._rule = rule
 
     def structured(self, body: bytes) -> Event:
         """One event as JSON, attributes and data; raises ``BadEventError``."""
+        if plain := plain_event(body):
+            return self._event(plain)
 
         def parse() -> BaseCloudEvent:
             _parsed(body)
@@ -80,7 +83,7 @@ class CloudEventReader:
             raise BadEventError("it is no CloudEvent 1.0 as JSON") from None
         return self._event(found)
 
-    def _event(self, found: BaseCloudEvent) -> Event:
+    def _event(self, found: BaseCloudEvent | PlainEvent) -> Event:
         kind = found.get_type()
         if kind not in self._types:
             shown = repr(kind) if len(kind) <= 200 else "that is too long"

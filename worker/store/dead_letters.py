@@ -1,7 +1,7 @@
 """Events that can never be taken, and nobody was there to be told: kept with the reason (SPEC 8)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
@@ -26,6 +26,10 @@ class DeadLetter(NamedTuple):
     """One line; shows no customer."""
     content: bytes
     """May hold personal data."""
+
+
+Listed: TypeAlias = list[tuple[str, DeadLetter]]
+"""Letters, each with its ID."""
 
 
 class DeadLetters:
@@ -54,9 +58,19 @@ class DeadLetters:
         await self.add_to(pipe, letters)
         await pipe.execute()
 
-    async def list(self, count: int) -> list[tuple[str, DeadLetter]]:
-        """The oldest, each with its ID."""
-        found: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrange(self._key, count=count)  # type: ignore[assignment]
+    async def list(self, count: int, after: str = "") -> Listed:
+        """The oldest, or the oldest behind one, each with its ID, which begins with its time in milliseconds."""
+        return await self._range(f"({after}" if after else "-", "+", count)
+
+    async def find(self, letter_id: str) -> DeadLetter | None:
+        """One letter, if it is there."""
+        found = await self._range(letter_id, letter_id, 1)
+        return found[0][1] if found else None
+
+    async def _range(self, first: str, last: str, count: int) -> Listed:
+        found: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrange(  # type: ignore[assignment]
+            self._key, first, last, count=count
+        )
         return [(raw_id.decode(), _to_letter(fields)) for raw_id, fields in found]
 
     async def remove(self, letter_ids: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import NamedTuple, cast
 
+import orjson
 from redis.asyncio import Redis
 
 from worker.domain.batch_ids import make_batch_id, pack_batch_id, unpack_batch_id
@@ -16,7 +17,7 @@ from worker.store.scripts import Script
 
 CLAIMED = 60.0
 """Seconds that whoever makes a batch of a gathering has for it; after that another one may."""
-_LINES = 1_000  # events in one answer
+_LINES = 100  # calls of `add` in one answer
 
 
 class Asked(NamedTuple):
@@ -80,10 +81,12 @@ class Gatherings:
         fresh = make_batch_id(now, secrets.randbits(32))
         args: list[str | bytes | int | float] = [fresh.encode() + pack_batch_id(fresh), lane.value, self.size]
         args += [int(self._age * 1000), keys.GATHERING, self._seen.prefixes(now), self._seen.expires_at(now)]
-        for event in events:
-            args += [self._digester.event(event.source, event.id), event.records, event.due or "", event.lines]
+        args.append(b"".join([self._digester.event(event.source, event.id) for event in events]))
+        _, _, records, dues, lines = zip(*events, strict=True)
+        args.append(orjson.dumps([records, [due or "" for due in dues], lines]))
         flat = await self._gather(keys=[self._open + lane.value, self._gatherings], args=args)
-        return [Taken(unpack_batch_id(packed), known == 1) for packed, known in zip(flat[::2], flat[1::2], strict=True)]
+        ids = {packed: unpack_batch_id(packed) for packed in set(flat[::2])}
+        return [Taken(ids[packed], known == 1) for packed, known in zip(flat[::2], flat[1::2], strict=True)]
 
     async def claim(self) -> Gathering | None:
         """One that is due, if there is any; nobody else gets it within ``CLAIMED`` seconds."""
@@ -94,7 +97,7 @@ class Gatherings:
         return Gathering(raw_id.decode(), Lane(lane.decode()), records, float(due) if due else None)
 
     async def lines(self, gathering: Gathering) -> AsyncIterator[Iterable[bytes]]:
-        """Its records in the order in which they came, some thousands at a time."""
+        """Its records in the order in which they came, many at a time."""
         name = self._lines(gathering.id)
         first = 0
         while found := await self._redis.lrange(name, first, first + _LINES - 1):

@@ -5,6 +5,7 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from worker.store import keys
@@ -27,6 +28,10 @@ class Script:
         self._redis = redis
         self._replicas = replicas
         self._script = redis.register_script(_PRELUDE + (_LUA / f"{name}.lua").read_text())
+
+    async def add_to(self, pipe: Pipeline, keys: Sequence[str], args: Iterable[str | int | bytes | float]) -> None:
+        """Run it as part of a transaction."""
+        await self._script(keys=keys, args=args, client=pipe)
 
     async def __call__(self, keys: Sequence[str], args: Iterable[str | int | bytes | float]) -> Any:
         """Run it. Raises ``RedisError``: it may then have run, so each script can be asked again.

@@ -3,54 +3,71 @@
 -- KEYS: the open gathering, gatherings
 -- ARGV: a gathering that may be opened (ID, then the ID packed), lane, most records in one, for how long one gathers (ms),
 --       prefix of gatherings' keys, prefixes of what was seen (one a period, newest first) joined by a space, when what is
---       seen now is forgotten (s since the epoch), then of each event: digest (12 bytes), number of its records, when they are due (s) or '', their lines
+--       seen now is forgotten (s since the epoch), the events' digests (12 bytes each), and as JSON of each event the
+--       number of its records, when they are due (s) or '', and their lines: three arrays
 -- All events of one call have a place in one gathering. Returns flat, of each event: the packed ID of the gathering that
 -- took it, now or the first time, and whether it was known.
+-- Thousands of events come in a second: what can be written once for all of them is.
 local fresh, lane, most, prefix = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
-local open, rows = redis.call('GET', KEYS[1]), 0
-if open then rows = tonumber(redis.call('HGET', prefix .. open:sub(1, 13), 'rows')) end
+local digests, events = ARGV[8], cjson.decode(ARGV[9])
+local counts, dues, lines = events[1], events[2], events[3]
+local open, rows, earliest = redis.call('GET', KEYS[1]), 0, false
+local joined = {}
 
-local newest = ARGV[6]:match('%S+')
-local function seen(digest)
-  for period in ARGV[6]:gmatch('%S+') do
-    local known = redis.call('HGET', period .. digest:sub(1, 2), digest:sub(3))
+local function of_open() return prefix .. open:sub(1, 13) end
+
+if open then
+  local kept = redis.call('HMGET', of_open(), 'rows', 'due')
+  rows, earliest = tonumber(kept[1]), tonumber(kept[2] or nil)
+end
+
+local periods = {}
+for period in ARGV[6]:gmatch('%S+') do periods[#periods + 1] = period end
+local function seen(bucket, field)
+  for i = 1, #periods do
+    local known = redis.call('HGET', periods[i] .. bucket, field)
     if known then return known end
   end
 end
 
+local function write()
+  if #joined == 0 then return end
+  redis.call('RPUSH', of_open() .. ':lines', table.concat(joined))
+  redis.call('HSET', of_open(), 'rows', rows)
+  if earliest then redis.call('HSET', of_open(), 'due', string.format('%.17g', earliest)) end
+  joined = {}
+end
+
 local function close()
+  write()
   redis.call('ZADD', KEYS[2], now_ms(), open:sub(1, 13))
   redis.call('DEL', KEYS[1])
   open = false
 end
 
-local function take(digest, count, due, lines)
-  if open and rows + count > most then close() end
+local function take(i, bucket, field)
+  if open and rows + counts[i] > most then close() end
   if not open then
-    open, rows = fresh, 0
+    open, rows, earliest = fresh, 0, false
     redis.call('SET', KEYS[1], open)
     redis.call('ZADD', KEYS[2], now_ms() + tonumber(ARGV[4]), open:sub(1, 13))
-    redis.call('HSET', prefix .. open:sub(1, 13), 'lane', lane)
+    redis.call('HSET', of_open(), 'lane', lane)
   end
-  redis.call('RPUSH', prefix .. open:sub(1, 13) .. ':lines', lines)
-  rows = redis.call('HINCRBY', prefix .. open:sub(1, 13), 'rows', count)
-  if due ~= '' then
-    local earliest = redis.call('HGET', prefix .. open:sub(1, 13), 'due')
-    if not earliest or tonumber(due) < tonumber(earliest) then
-      redis.call('HSET', prefix .. open:sub(1, 13), 'due', due)
-    end
-  end
-  local bucket = newest .. digest:sub(1, 2)
-  redis.call('HSET', bucket, digest:sub(3), open:sub(14))
-  redis.call('EXPIREAT', bucket, ARGV[7])
+  joined[#joined + 1] = lines[i]
+  rows = rows + counts[i]
+  if dues[i] ~= '' and (not earliest or dues[i] < earliest) then earliest = dues[i] end
+  redis.call('HSET', periods[1] .. bucket, field, open:sub(14))
+  if redis.call('HLEN', periods[1] .. bucket) == 1 then redis.call('EXPIREAT', periods[1] .. bucket, ARGV[7]) end
   return open:sub(14)
 end
 
 local answer = {}
-for i = 8, #ARGV, 4 do
-  local known = seen(ARGV[i])
-  answer[#answer + 1] = known or take(ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], ARGV[i + 3])
+for i = 1, #counts do
+  local bucket, field = digests:sub(12 * i - 11, 12 * i - 10), digests:sub(12 * i - 9, 12 * i)
+  local known = seen(bucket, field)
+  answer[#answer + 1] = known or take(i, bucket, field)
   answer[#answer + 1] = known and 1 or 0
 end
+write()
 if open and rows >= most then close() end
 return answer

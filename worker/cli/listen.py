@@ -1,0 +1,160 @@
+"""``expunge events listen``: takes the entries of a Redis Stream until it is asked to stop."""
+
+import asyncio
+import signal
+import time
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+import uvloop
+from redis.exceptions import RedisError
+
+from worker import logs
+from worker.cli import session
+from worker.cli.admission import Caller
+from worker.cli.output import PLAIN_EVERY, emit, say
+from worker.domain.errors import ExpungeError, UsageError
+from worker.domain.people import Act
+from worker.pipeline.listen import Listener
+from worker.settings import load_settings
+from worker.store.connection import readable_errors
+from worker.store.streams import EventStream, GroupGoneError
+from worker.wiring import Store, entry_reader, redis_url
+
+_DRAIN = 10.0  # seconds for what is in hand when it is asked to stop
+_LOOKS = 4  # for what others left, in the time after which it is claimed
+_LONGEST_NAME = 200
+_OURS = "expunge:"
+
+
+def listen(
+    stream: Annotated[str, typer.Option("--stream", metavar="NAME", help="Key of the stream in EXPUNGE_REDIS_URL.")],
+    group: Annotated[
+        str, typer.Option("--group", metavar="NAME", help="Consumer group: all listeners of one share its entries.")
+    ] = "expunge",
+    claim_after: Annotated[
+        float,
+        typer.Option(
+            "--claim-after",
+            metavar="SECONDS",
+            min=1,
+            max=86_400,
+            help="When entries that a dead listener had are taken.",
+        ),
+    ] = 60.0,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete from the stream what was taken or refused.")] = False,
+    me: session.As = None,
+    json: session.Json = False,
+) -> None:
+    """Take events from a Redis Stream until SIGTERM or Ctrl-C. Start as many as you like, on any machine."""
+    settings = load_settings()
+    _ = settings.upstream_prefix  # a batch is bound to its upstream, so one must be set
+    _check_names(stream, group)
+    caller = Caller(settings, me, Act.SUBMIT)
+    listening = _Listening(caller, stream, group, claim_after, delete=delete)
+    with caller.audited():
+        uvloop.run(listening.run())
+    if json:
+        emit(listening.as_json())
+    if listening.stopped_by is signal.SIGINT:
+        raise typer.Exit(130)
+
+
+def _check_names(stream: str, group: str) -> None:
+    for option, name in (("--stream", stream), ("--group", group)):
+        if not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+            raise UsageError(f"{option}: must be 1 to {_LONGEST_NAME} printable characters")
+    if stream.startswith(_OURS):
+        raise UsageError(f"--stream: '{stream}' is a key of Expunge itself; name the stream that other systems write")
+
+
+class _Listening:
+    """One run of the command."""
+
+    def __init__(self, caller: Caller, stream: str, group: str, claim_after: float, *, delete: bool) -> None:
+        self._caller, self._settings = caller, caller.settings
+        self._name, self._group, self._claim_after, self._delete = stream, group, claim_after, delete
+        self._stopping = asyncio.Event()
+        self._listener: Listener | None = None
+        self.stopped_by: signal.Signals | None = None
+
+    async def run(self) -> None:
+        async with session.opened_store(self._settings) as store:
+            await self._caller.admitted(store)
+            await session.warn_of_problems(store, self._settings)
+            stream = EventStream(
+                store.redis, self._name, self._group, store.dead_letters, self._claim_after, delete=self._delete
+            )
+            await stream.create()
+            self._say_beginning()
+            logs.configure(self._settings.log_level)
+            await self._listen(store, stream)
+
+    async def _listen(self, store: Store, stream: EventStream) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        every = self._claim_after / _LOOKS
+        self._listener = Listener(stream, entry_reader(self._settings), store.gatherer, every, self._tell)
+        main = asyncio.create_task(self._listener.listen(self._stopping))
+        beside = [asyncio.create_task(each) for each in (store.gatherer.close_forever(), self._show(stream))]
+        try:
+            await asyncio.wait([main, asyncio.create_task(self._stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([main], timeout=_DRAIN)
+        finally:
+            for task in (*beside, main):
+                task.cancel()
+            await asyncio.wait([*beside, main])
+        if not main.cancelled():
+            main.result()
+        say(f"stopped: {self._counts()}")
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
+        self.stopped_by = signal.Signals(number)
+        self._stopping.set()  # first: whoever read stderr may be gone
+        say("stopping: taking what is in hand ...")
+
+    def _say_beginning(self) -> None:
+        where = session.shown_target(self._settings.target)
+        say(f"listening to stream '{self._name}' as group '{self._group}', for {where}")
+        if not self._settings.event_types:
+            say("EXPUNGE_EVENT_TYPES is not set: CloudEvents are refused, and only flat entries are taken")
+
+    def _tell(self, error: RedisError | None) -> None:
+        if error is None:
+            say("Redis is back")
+            return
+        try:
+            with readable_errors(redis_url(self._settings)):
+                raise error
+        except ExpungeError as readable:
+            say(f"{readable}; nothing is lost, waiting for it ...")
+
+    async def _show(self, stream: EventStream) -> None:
+        """A line every few seconds in which something came."""
+        shown, at = 0, time.monotonic()
+        while True:
+            await asyncio.sleep(PLAIN_EVERY)
+            with suppress(RedisError, GroupGoneError):
+                waiting = await stream.waiting()
+                done, now = self._done(), time.monotonic()
+                if done != shown:
+                    rate = (done - shown) / (now - at)
+                    say(f"{self._counts()}, waiting {'?' if waiting is None else f'{waiting:,}'}  {rate:,.1f}/s")
+                shown, at = done, now
+
+    def _counts(self) -> str:
+        counts = self._counted()
+        return f"taken {counts['taken']:,}, repeated {counts['repeated']:,}, refused {counts['refused']:,}"
+
+    def _done(self) -> int:
+        return sum(self._counted().values())
+
+    def _counted(self) -> dict[str, int]:
+        return vars(self._listener.counts) if self._listener else {}
+
+    def as_json(self) -> dict[str, str | int]:
+        return {"stream": self._name, "group": self._group, **self._counted()}
