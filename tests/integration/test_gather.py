@@ -44,6 +44,14 @@ async def test_an_event_counts_once_however_often_it_comes_and_is_answered_the_s
     assert not other[0].known, "the same ID of another source is another event"
 
 
+async def test_an_event_that_is_asked_for_again_is_written_again_so_that_replicas_are_waited_for(store: Store) -> None:
+    """Its first answer may have been that too few replicas have it (docs/decisions/0010)."""
+    await store.gatherer.take([event(1)])
+    before = (await store.redis.info("persistence"))["rdb_changes_since_last_save"]
+    await store.gatherer.take([event(1)])
+    assert (await store.redis.info("persistence"))["rdb_changes_since_last_save"] > before
+
+
 async def test_events_become_a_batch_with_their_reference_and_due_in_the_report(redis_url: str) -> None:
     async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
         due = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -164,7 +172,8 @@ async def test_whoever_makes_the_batch_may_die_at_any_step_and_it_is_made_once(
 async def test_whoever_comes_late_to_a_gathering_makes_no_batch_of_what_is_left(redis_url: str) -> None:
     """It was given out again since its maker was slow, and that one has just removed the first half of it."""
     async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
-        await store.gatherer.take([event(1), event(2)])
+        await store.gatherer.take([event(1)])
+        await store.gatherer.take([event(2)])
         (lines_key,) = await all_keys(store.redis, f"{keys.GATHERING}*:lines")
         await store.redis.lpop(lines_key)
         await store.gatherer.close_due()

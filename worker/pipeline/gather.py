@@ -93,6 +93,19 @@ class Gatherer:
             await self._make_batch(gathering)
 
     async def _make_batch(self, gathering: Gathering) -> None:
+        try:
+            batch = await self._submitted(gathering)
+        except ExpungeError as error:
+            log.error("events were not made a batch", gathering=gathering.id, error=str(error))
+            return
+        if batch is None:
+            log.warning("events left: somebody else has just made a batch of them", gathering=gathering.id)
+            return
+        await self._gatherings.remove(gathering)
+        log.info("events became a batch", batch=batch, gathering=gathering.id, records=gathering.records)
+
+    async def _submitted(self, gathering: Gathering) -> str | None:
+        """The batch that it is now; ``None`` if its records are not all there any more."""
         with tempfile.TemporaryFile(buffering=0) as file:
             file.write(_lines([COLUMNS]).encode())
             async for lines in self._gatherings.lines(gathering):
@@ -101,15 +114,8 @@ class Gatherer:
             with CsvFile.open(source, rule=self._rules.ids, max_rows=gathering.records) as csv_file:
                 inspection = await asyncio.to_thread(csv_file.inspect)
                 if inspection.rows != gathering.records:
-                    log.warning("events left: somebody else has just made a batch of them", gathering=gathering.id)
-                    return
-                try:
-                    batch = await self._submit(csv_file, gathering)
-                except ExpungeError as error:
-                    log.error("events were not made a batch", gathering=gathering.id, error=str(error))
-                    return
-        await self._gatherings.remove(gathering)
-        log.info("events became a batch", batch=batch, gathering=gathering.id, records=gathering.records)
+                    return None
+                return await self._submit(csv_file, gathering)
 
     async def _submit(self, csv_file: CsvFile, gathering: Gathering) -> str:
         description = describe(

@@ -26,7 +26,7 @@ for period in ARGV[6]:gmatch('%S+') do periods[#periods + 1] = period end
 local function seen(bucket, field)
   for i = 1, #periods do
     local known = redis.call('HGET', periods[i] .. bucket, field)
-    if known then return known end
+    if known then return known, periods[i] .. bucket end
   end
 end
 
@@ -61,13 +61,16 @@ local function take(i, bucket, field)
   return open:sub(14)
 end
 
-local answer = {}
+local answer, known_in = {}, false
 for i = 1, #counts do
   local bucket, field = digests:sub(12 * i - 11, 12 * i - 10), digests:sub(12 * i - 9, 12 * i)
-  local known = seen(bucket, field)
+  local known, where = seen(bucket, field)
+  if known then known_in = where end
   answer[#answer + 1] = known or take(i, bucket, field)
   answer[#answer + 1] = known and 1 or 0
 end
 write()
+-- Something is written each time, else whoever asks again would not wait for replicas (docs/decisions/0010).
+if known_in then redis.call('EXPIREAT', known_in, ARGV[7]) end
 if open and rows >= most then close() end
 return answer
