@@ -227,10 +227,10 @@ def test_doctor_says_which_address_takes_nothing(
         wait_until_begun(redis_server)
         assert f"ok    callback {host} takes what it is told" in expunge("doctor").stdout
         submit(expunge, make_ids(5), "few.csv")
-        told.wait_for(lambda one: bool(one.requests))
+        with Redis.from_url(redis_server) as redis:
+            (name,) = redis.keys("expunge:callback:*")
+            wait_for(lambda: int(redis.hget(name, "failures") or 0) > 0, 10)
     with Redis.from_url(redis_server) as redis:
-        (name,) = redis.keys("expunge:callback:*")
-        wait_for(lambda: redis.hget(name, "failures") != b"0", 10)
         assert f"ok    callback {host} answered 503; it has taken nothing for " in expunge("doctor").stdout
         redis.hset(name, "since", 1)
         assert f"FAIL  callback {host} answered 503; it has taken nothing for " in expunge("doctor").stdout
