@@ -3,21 +3,14 @@
 Built once in the entry points and handed down as plain values.
 """
 
-import base64
 import hashlib
-import json
-import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from os import environ
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Any
 
-import jsonpath
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     FilePath,
     NonNegativeInt,
@@ -28,154 +21,40 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as SourceError
 
-from worker.domain import callbacks, sentinels
-from worker.domain.addresses import is_loopback
 from worker.domain.batches import Environment, Target
 from worker.domain.brakes import LEAST, Brakes
-from worker.domain.callbacks import Callback
+from worker.domain.callbacks import MOST, Callback, read_secret
 from worker.domain.customer_ids import DEFAULT_PATTERN, IdRule
 from worker.domain.errors import SettingsError
-from worker.domain.identities import SUBJECT, RoleRule, SignOn
+from worker.domain.identities import SUBJECT, SignOn
 from worker.domain.people import ApprovalRule
 from worker.domain.rates import Rate
 from worker.domain.rules import Rules
-from worker.domain.sentinels import SentinelAddress
-
-PREFIX = "EXPUNGE_"
-_LONGEST_SHOWN = 200
-_CANARY = 20  # records, in production (SPEC 6)
-_SHORTEST_SECRET = 24  # bytes, by Standard Webhooks
-_ALIKE = 0.85  # of difflib: one or two letters
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_ADDRESS = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?"
-    r"(?P<path>/.*?)??/?"
+from worker.setting_values import (
+    PREFIX,
+    Headers,
+    JsonPath,
+    PathTemplate,
+    Pattern,
+    RateText,
+    RedisUrl,
+    Roles,
+    Secrets,
+    WebhookSecrets,
+    Words,
+    check_address,
+    quoted,
 )
-_HEADERS_FORM = "must be headers written as 'Name: value', several joined by ';', or as one JSON object"
-_OWN_HEADERS = {"x-merchant-identifier-id", "x-type", "idempotency-key", "host", "content-length", "transfer-encoding"}
+
+_CANARY = 20  # records, in production (SPEC 6)
+_ALIKE = 0.85  # of difflib: one or two letters
 
 
 _SIGN_ON = ("oidc_issuer", "oidc_client_id", "oidc_roles", "web_url")
 """Settings that are needed for sign-in by an identity provider, all of them."""
-
-
-def _rate(value: Any) -> Any:
-    return Rate.parse(value) if isinstance(value, str) else value
-
-
-def _roles(value: Any) -> Any:
-    return RoleRule.parse(value) if isinstance(value, str) else value
-
-
-def _pattern(text: str) -> str:
-    try:
-        IdRule.of(text)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return text
-
-
-def _words(value: Any) -> Any:
-    return frozenset(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-
-def _event_secrets(value: Any) -> Any:
-    """Secrets of Standard Webhooks; its package would read another key out of what is not quite base64."""
-    if not isinstance(value, str):
-        return value
-    found = value.replace(",", " ").split()
-    for secret in found:
-        text = secret.removeprefix("whsec_")
-        try:
-            key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-        except ValueError:
-            key = b""
-        if text == secret or len(key) < _SHORTEST_SECRET:
-            raise ValueError(
-                f"must be whsec_ and base64 of at least {_SHORTEST_SECRET} bytes, several joined by ','; "
-                'make one with: echo "whsec_$(openssl rand -base64 32)"'
-            )
-    return frozenset(map(SecretStr, found))
-
-
-def _json_path(text: str) -> str:
-    try:
-        jsonpath.compile(text)
-    except jsonpath.JSONPathError as error:
-        problem = str(error).splitlines()[0]
-        raise ValueError(f"is no JSONPath: {problem}; write it like $.customer_id or $.customers[*].id") from None
-    return text
-
-
-def _path_template(text: str) -> str:
-    prefix = text.removesuffix("{customer_id}")
-    if prefix == text or not prefix.endswith("/") or not _is_plain_path(prefix[:-1]):
-        raise ValueError("must be a path that ends with /{customer_id}, such as /customer/customer/{customer_id}")
-    return text
-
-
-def _is_plain_path(path: str) -> bool:
-    """Whether no URL parser would read it as another path."""
-    return _PATH.fullmatch(path) is not None and {".", ".."}.isdisjoint(path.split("/"))
-
-
-def _redis_url(secret: SecretStr) -> SecretStr:
-    url = secret.get_secret_value()
-    if url.startswith(sentinels.SCHEME):
-        SentinelAddress.parse(url)
-        return secret
-    try:
-        parts = urlsplit(url)
-        known, _ = parts.scheme in ("redis", "rediss", "unix"), parts.port
-    except ValueError:  # its text holds the password
-        known = False
-    if not known:
-        raise ValueError("must be an address that begins with redis://, rediss://, unix:// or sentinel://")
-    return secret
-
-
-def _headers(value: Any) -> Any:
-    """``Name: value`` pairs, one a line or joined by ``;``; or one JSON object."""
-    if not isinstance(value, str):
-        return value
-    headers: dict[str, SecretStr] = {}
-    for name, content in _header_pairs(value):
-        if not _HEADER_NAME.fullmatch(name) or not content or not content.isascii() or not content.isprintable():
-            raise ValueError(_HEADERS_FORM)
-        if name.lower() in _OWN_HEADERS:
-            raise ValueError(f"must not set {name}, which Expunge sets itself")
-        headers[name] = SecretStr(content)
-    return headers
-
-
-def _header_pairs(text: str) -> list[tuple[str, str]]:
-    if text.lstrip().startswith("{"):
-        try:
-            pairs = list(json.loads(text).items())
-        except ValueError:
-            raise ValueError(_HEADERS_FORM) from None
-        if not all(isinstance(content, str) for _, content in pairs):
-            raise ValueError(_HEADERS_FORM)
-        return pairs
-    parts = [part.partition(":") for part in re.split(r"[\n;]", text) if part.strip()]
-    return [(name.strip(), content.strip()) for name, _, content in parts]
-
-
-def _several(value: Any) -> Any:
-    """What is joined by spaces, commas or line ends; each of it once."""
-    if not isinstance(value, str):
-        return value
-    return tuple(SecretStr(each) for each in dict.fromkeys(re.split(r"[\s,]+", value)) if each)
-
-
-def _secrets(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    for secret in secrets:
-        callbacks.read_secret(secret.get_secret_value())
-    return secrets
 
 
 class Settings(BaseSettings):
@@ -190,12 +69,10 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
     )
 
-    redis_url: Annotated[SecretStr | None, AfterValidator(lambda url: _redis_url(url) if url else None)] = Field(
+    redis_url: RedisUrl = Field(
         None, description="Redis 7+ or Valkey 8+, results store and broker; unset: `run` starts an embedded server"
     )
-    broker_url: Annotated[SecretStr | None, AfterValidator(lambda url: _redis_url(url) if url else None)] = Field(
-        None, description="Celery's broker, if not the Redis of EXPUNGE_REDIS_URL"
-    )
+    broker_url: RedisUrl = Field(None, description="Celery's broker, if not the Redis of EXPUNGE_REDIS_URL")
     replicas: NonNegativeInt = Field(
         0, le=10, description="replicas that must have acknowledged what is written, so that a failover loses nothing"
     )
@@ -205,10 +82,10 @@ class Settings(BaseSettings):
     upstream_name: str = Field(
         "", pattern=r"^[A-Za-z0-9._-]{0,64}$", description="stands for the upstream in place of its address"
     )
-    upstream_path: Annotated[str, AfterValidator(_path_template)] = Field(
+    upstream_path: PathTemplate = Field(
         "/customer/customer/{customer_id}", description="path of *Delete customer* below the base address"
     )
-    upstream_headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_headers)] = Field(
+    upstream_headers: Headers = Field(
         default_factory=dict, description="further headers, as `Name: value`, joined by `;`; secret"
     )
     upstream_ca_file: FilePath | None = Field(
@@ -217,7 +94,7 @@ class Settings(BaseSettings):
     upstream_allow_http: bool = Field(False, description="allow an http:// address that is not on this machine")
     merchant_id: str = Field("", pattern=r"^[A-Za-z0-9_-]{0,128}$", description="sent as X-Merchant-Identifier-Id")
     environment: Environment = Field(Environment.SANDBOX, description="`sandbox` or `production`, sent as X-Type")
-    rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_rate)] = Field(
+    rate_limit: RateText = Field(
         Rate.parse("50/s"), description="for all workers together: a number per `s`, `m` or `h`; several joined by `,`"
     )
     concurrency: PositiveInt = Field(64, le=1000, description="requests in flight per worker process")
@@ -246,21 +123,15 @@ class Settings(BaseSettings):
     digest_key: SecretStr | None = Field(
         None, description="key of the digests in ledger and logs; unset: made and kept in Redis"
     )
-    id_pattern: Annotated[str, AfterValidator(_pattern)] = Field(
-        DEFAULT_PATTERN, description="regular expression that a whole customer ID must match"
-    )
+    id_pattern: Pattern = Field(DEFAULT_PATTERN, description="regular expression that a whole customer ID must match")
     max_upload: PositiveInt = Field(256 << 20, description="most bytes of a file that is sent to `expunge web`")
-    web_rate_limit: Annotated[Rate, NoDecode, BeforeValidator(_rate)] = Field(
-        Rate.parse("50/s"), description="requests to `expunge web` for one token"
-    )
-    event_types: Annotated[frozenset[str], NoDecode, BeforeValidator(_words)] = Field(
-        frozenset(), description="types of CloudEvents that ask for a deletion, joined by `,`"
-    )
-    event_customers: Annotated[str, AfterValidator(_json_path)] = Field(
+    web_rate_limit: RateText = Field(Rate.parse("50/s"), description="requests to `expunge web` for one token")
+    event_types: Words = Field(frozenset(), description="types of CloudEvents that ask for a deletion, joined by `,`")
+    event_customers: JsonPath = Field(
         "$.customer_id", description="JSONPath (RFC 9535) of the customer IDs within an event's data"
     )
-    event_secrets: Annotated[frozenset[SecretStr], NoDecode, BeforeValidator(_event_secrets)] = Field(
-        frozenset(), description="secrets of Standard Webhooks by which events over HTTP are signed, joined by `,`"
+    event_secrets: WebhookSecrets = Field(
+        (), description="secrets of Standard Webhooks by which events over HTTP are signed, joined by `,`"
     )
     event_batch_size: PositiveInt = Field(
         10_000, description="most records of a rolling batch; never more than EXPUNGE_MAX_BATCH"
@@ -272,19 +143,13 @@ class Settings(BaseSettings):
     oidc_issuer: str | None = Field(None, description="identity provider (OpenID Connect) by which people sign in")
     oidc_client_id: str | None = Field(None, description="what the provider calls `expunge web`")
     oidc_client_secret: SecretStr | None = Field(None, description="shows the provider that it is that; secret")
-    oidc_roles: Annotated[RoleRule | None, NoDecode, BeforeValidator(_roles)] = Field(
-        None, description="claim and values that mean roles: `CLAIM: ROLE=VALUE; ROLE=VALUE`"
-    )
+    oidc_roles: Roles = Field(None, description="claim and values that mean roles: `CLAIM: ROLE=VALUE; ROLE=VALUE`")
     oidc_name_claim: str = Field(SUBJECT, min_length=1, description="claim that people are called by")
     oidc_scopes: str = Field(
         "openid profile", pattern=r"^(.* )?openid( .*)?$", description="what the provider is asked for"
     )
-    callback_urls: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_several)] = Field(
-        (), description="addresses that are told what becomes of batches; secret"
-    )
-    callback_secrets: Annotated[
-        tuple[SecretStr, ...], NoDecode, BeforeValidator(_several), AfterValidator(_secrets)
-    ] = Field((), description="`whsec_...`, each of which signs what is told; secret")
+    callback_urls: Secrets = Field((), description="addresses that are told what becomes of batches; secret")
+    callback_secrets: WebhookSecrets = Field((), description="`whsec_...`, each of which signs what is told; secret")
     callback_allow_private: bool = Field(False, description="allow callbacks to addresses that are not public")
     home: Path = Field(Path(".expunge"), description="folder of the embedded server's data")
     log_level: str = Field(
@@ -294,7 +159,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _upstream_is_safe(self) -> "Settings":
         if self.upstream_url is not None:
-            _check_address(
+            check_address(
                 "upstream_url",
                 self.upstream_url,
                 "https://api.example.com",
@@ -309,9 +174,9 @@ class Settings(BaseSettings):
             return self
         if missing:
             raise ValueError(f"{' and '.join(missing)}: not set; sign-in by an identity provider needs all or none")
-        _check_address("oidc_issuer", self.oidc_issuer or "", "https://id.example.com/realms/main")
-        if _check_address("web_url", self.web_url or "", "https://expunge.example.com"):
-            raise ValueError(f"{PREFIX}WEB_URL: {_quoted(self.web_url or '')}: must be an address without a path")
+        check_address("oidc_issuer", self.oidc_issuer or "", "https://id.example.com/realms/main")
+        if check_address("web_url", self.web_url or "", "https://expunge.example.com"):
+            raise ValueError(f"{PREFIX}WEB_URL: {quoted(self.web_url or '')}: must be an address without a path")
         return self
 
     @model_validator(mode="after")
@@ -329,8 +194,8 @@ class Settings(BaseSettings):
                 "EXPUNGE_CALLBACK_SECRETS: must be set, since EXPUNGE_CALLBACK_URLS is: whsec_ and 24 to 64 "
                 "random bytes in base 64, by which receivers know that it is you"
             )
-        if len(self.callbacks) > callbacks.MOST:
-            raise ValueError(f"EXPUNGE_CALLBACK_URLS: must be at most {callbacks.MOST} addresses")
+        if len(self.callbacks) > MOST:
+            raise ValueError(f"EXPUNGE_CALLBACK_URLS: must be at most {MOST} addresses")
         return self
 
     @property
@@ -348,7 +213,7 @@ class Settings(BaseSettings):
     @property
     def callback_keys(self) -> tuple[bytes, ...]:
         """What signs the callbacks."""
-        return tuple(callbacks.read_secret(secret.get_secret_value()) for secret in self.callback_secrets)
+        return tuple(read_secret(secret.get_secret_value()) for secret in self.callback_secrets)
 
     @property
     def target(self) -> Target:
@@ -409,24 +274,6 @@ NO_UPSTREAM = (
 )
 
 
-def _check_address(name: str, url: str, example: str, *, allowed_by: str | None = "") -> str:
-    """Refuse an address that would send to another place than it seems to, or in the clear (SPEC 2).
-
-    ``allowed_by`` sets what allows ``http://``: ``None`` if it is allowed. Returns the path without its last slash.
-    """
-    variable = f"{PREFIX}{name.upper()}"
-    match = _ADDRESS.fullmatch(url)
-    if match is None or int(match["port"] or 1) > 65535 or not _is_plain_path(match["path"] or ""):
-        raise ValueError(
-            f"{variable}: {'' if '@' in url else _quoted(url) + ': '}must be an address such as "
-            f"{example}, without user, query or '#'"
-        )
-    if match["scheme"] == "http" and allowed_by is not None and not is_loopback(match["host"].strip("[]")):
-        way = f", or set {allowed_by} if the network is trusted" if allowed_by else ""
-        raise ValueError(f"{variable}: {_quoted(url)}: http:// would send credentials in the clear; use https://{way}")
-    return match["path"] or ""
-
-
 def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment, ``.env`` and ``EXPUNGE_SECRETS_DIR``; overrides, if not ``None``, come first.
 
@@ -473,9 +320,4 @@ def _shown(name: str, error: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     if field is None or "Secret" in str(field.annotation) or "input" not in error:
         return ""
-    return f"{_quoted(str(error['input']))}: "
-
-
-def _quoted(value: str) -> str:
-    """A value on one line."""
-    return repr(value if len(value) <= _LONGEST_SHOWN else value[:_LONGEST_SHOWN] + "...")
+    return f"{quoted(str(error['input']))}: "

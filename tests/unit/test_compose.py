@@ -10,7 +10,8 @@ import typer.main
 import yaml
 
 from worker.cli import app
-from worker.settings import PREFIX, Settings
+from worker.setting_values import PREFIX
+from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

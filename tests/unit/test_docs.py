@@ -18,7 +18,8 @@ from worker.domain.errors import Guard
 from worker.domain.outcomes import Actor, Outcome, Reason
 from worker.domain.people import MAY, Act, Role
 from worker.reports.columns import COLUMNS, ReportFormat
-from worker.settings import PREFIX, Settings
+from worker.setting_values import PREFIX
+from worker.settings import Settings
 from worker.simulator import BUILT_IN, FAULTS, Entry, Rule, Scenario
 from worker.web.access import acts_of
 from worker.web.app import PUBLIC, create_app

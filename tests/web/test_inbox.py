@@ -54,7 +54,7 @@ def waiting(redis_url: str) -> list[str]:
     """The lines of all events that are to become a batch."""
     with Redis.from_url(redis_url) as redis:
         names = list(redis.scan_iter(f"{keys.GATHERING}*:lines"))
-        return [line.decode() for name in names for line in redis.lrange(name, 0, -1)]
+        return [line for name in names for some in redis.lrange(name, 0, -1) for line in some.decode().splitlines(True)]
 
 
 def body(**others: Any) -> bytes:
@@ -244,7 +244,7 @@ JUNK: dict[str, dict[str, str | bytes]] = {
 @pytest.fixture
 async def inbox(serve: Serve) -> Client:
     """Another process's address: this one refuses nobody for having asked too often."""
-    settings = {"event_secrets": frozenset(map(SecretStr, (OLD, NEW))), "event_types": frozenset({CLOSED})}
+    settings = {"event_secrets": (SecretStr(OLD), SecretStr(NEW)), "event_types": frozenset({CLOSED})}
     return client_of(await serve(**settings))
 
 
@@ -304,7 +304,7 @@ async def test_what_was_signed_as_an_event_is_not_taken_for_the_data_of_another(
     """Somebody caught an event that asks for nothing, and sends it in binary mode under headers of their own."""
     opened = body(type="com.example.account.opened")
     app = await serve(
-        event_secrets=frozenset({SecretStr(OLD)}), event_types=frozenset({CLOSED}), event_customers="$..customer_id"
+        event_secrets=(SecretStr(OLD),), event_types=frozenset({CLOSED}), event_customers="$..customer_id"
     )
     async with client_of(app) as inbox:
         for sent in (opened, b"[" + opened + b"]"):
@@ -317,7 +317,7 @@ async def test_what_was_signed_as_an_event_is_not_taken_for_the_data_of_another(
 
 async def test_data_too_deep_for_the_path_are_refused(serve: Serve) -> None:
     app = await serve(
-        event_secrets=frozenset({SecretStr(OLD)}), event_types=frozenset({CLOSED}), event_customers="$..customer_id"
+        event_secrets=(SecretStr(OLD),), event_types=frozenset({CLOSED}), event_customers="$..customer_id"
     )
     deep = body().replace(b'"c1"', b"[" * 200 + b"]" * 200)
     async with client_of(app) as inbox:
@@ -365,9 +365,7 @@ async def test_events_are_counted_as_accepted_or_repeated(inbox: Client, vera: C
 
 
 async def test_what_became_of_an_event_is_found_by_the_reference_of_its_answer(serve: Serve, vera: Client) -> None:
-    app = await serve(
-        event_secrets=frozenset({SecretStr(OLD)}), event_types=frozenset({CLOSED}), event_batch_age=0.000001
-    )
+    app = await serve(event_secrets=(SecretStr(OLD),), event_types=frozenset({CLOSED}), event_batch_age=0.000001)
     async with client_of(app) as inbox:
         (answer,) = answers(await inbox.post(PATH, **request(OLD, structured(cloud_event("e1")))))
         named = {"reference": answer["reference"]}

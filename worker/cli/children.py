@@ -13,7 +13,8 @@ from typing import Self
 from worker.cli.output import say
 from worker.cli.worker import worker_command
 from worker.domain.errors import UsageError
-from worker.settings import PREFIX, Settings
+from worker.setting_values import PREFIX
+from worker.settings import Settings
 
 STOP_TIMEOUT = 20.0
 """Seconds for requests in flight to end; what is killed after that costs no more than a crash."""

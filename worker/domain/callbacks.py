@@ -78,9 +78,8 @@ def read_secret(text: str) -> bytes:
         key = b""
     if encoded == text or len(key) not in _SECRET_SIZES:
         raise ValueError(
-            "must be secrets such as whsec_..., joined by spaces; behind whsec_ 24 to 64 random bytes in base 64. "
-            'Make one: python3 -c "import base64,secrets; '
-            "print('whsec_' + base64.b64encode(secrets.token_bytes(32)).decode())\""
+            "must be whsec_ and 24 to 64 random bytes in base 64, several joined by ','; "
+            'make one with: echo "whsec_$(openssl rand -base64 32)"'
         )
     return key
 
