@@ -44,5 +44,5 @@ def test_no_file_at_all(site: Site, browser: Browser) -> None:
         page.goto("/new")
         page.evaluate("document.querySelector('#file').required = false")
         page.get_by_role("button", name="Look at the file").click()
-        expect(page.get_by_role("alert")).to_contain_text("there is no file: choose one")
+        expect(page.get_by_role("alert")).to_contain_text("There is no file: choose one")
         expect(page.get_by_role("link", name="Choose a file")).to_be_visible()

@@ -25,7 +25,7 @@ from worker.web.pages import routes
 from worker.web.pages.charts import Charts
 from worker.web.pages.rendering import FILES, Static, error_page
 from worker.web.problems import Kind, Problem, problem_of, problem_of_http
-from worker.web.shell import FORM, Shell
+from worker.web.shell import Shell
 from worker.web.state import Web
 from worker.wiring import open_store, redis_url
 
@@ -68,12 +68,11 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def _largest(max_upload: int) -> dict[str, int]:
-    """The largest body in bytes of the paths that take more than a form."""
-    file = max_upload + FORM
+    """The largest file in bytes of the paths that take one."""
     return {
-        "/new": file,
-        "/v1/batches": file,
-        "/v1/plans": file,
+        "/new": max_upload,
+        "/v1/batches": max_upload,
+        "/v1/plans": max_upload,
         "/v1/holds": holds.LARGEST,
         "/v1/holds/release": holds.LARGEST,
         "/holds/file": holds.LARGEST,

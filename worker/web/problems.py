@@ -50,7 +50,7 @@ class Kind(Enum):
     RATE_LIMIT = _Row("rate_limit", 429, "Too many requests")
     KEY_IN_USE = _Row("key_in_use", 409, "The request with this key is still in work")
     KEY_REUSED = _Row("key_reused", 422, "The key was used for another request")
-    UNAVAILABLE = _Row("unavailable", 503, "The store is not available")
+    UNAVAILABLE = _Row("unavailable", 503, "It is not possible at the moment")
     INTERNAL = _Row("internal", 500, "An internal error")
 
     @property

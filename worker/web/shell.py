@@ -45,7 +45,7 @@ class Shell:
         metrics: Metrics,
         answer: Callable[[Request, Problem], Response],
     ) -> None:
-        """``largest`` has the largest body in bytes of the paths that take more than a form."""
+        """``largest`` has the largest file in bytes of the paths that take one; a form has room around it."""
         self._app = app
         self._largest = largest
         self._metrics = metrics
@@ -79,18 +79,19 @@ class Shell:
             self._metrics.count(scope, status, time.monotonic() - began)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        most = self._largest.get(scope["path"], FORM)
+        file = self._largest.get(scope["path"])
+        named, most = (FORM, FORM) if file is None else (file, file + FORM)
         length = Headers(scope=scope).get("content-length", "")
         announced, received = int(length) if length.isascii() and length.isdigit() else 0, 0
 
         async def limited() -> Message:
             nonlocal received
             if announced > most:
-                raise too_large(most)
+                raise too_large(named)
             message = await receive()
             received += len(message.get("body", b""))
             if received > most:
-                raise too_large(most)
+                raise too_large(named)
             return message
 
         return limited
