@@ -35,6 +35,10 @@ class Sessions:
         token = await self._tokens.named(token_id)
         return token if token is not None and token.digest == digest else None
 
+    async def begun(self, word: str) -> bool:
+        """Whether it is one, be it that its token was revoked."""
+        return bool(await self._redis.exists(_key(word)))
+
     async def end(self, word: str) -> None:
         """Forget it; does nothing if it is over."""
         await self._redis.delete(_key(word))

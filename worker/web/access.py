@@ -35,8 +35,8 @@ class Asked:
     batch_id: str | None = None
     exists: bool = False
     """Whether there is such a batch."""
-    shown: bool = False
-    """Whether a token or a session was shown, good or not."""
+    issued: bool = False
+    """Whether a token or a session was shown that is not made up, good or not."""
 
 
 class Admitted(NamedTuple):
@@ -103,9 +103,9 @@ async def _admitted(request: Request, act: Act, batch_id: str | None = None) -> 
     request.state.asked = asked
     token = await _token(request, web.store)
     if token is None:
-        asked.shown = shown(request)
         await web.limits.count_stranger(request.client.host if request.client else "")
-        raise await _unknown(web, shown=asked.shown)
+        asked.issued = await _issued(request, web.store)
+        raise await _unknown(web, shown=shown(request))
     asked.person = person = Person(token.name, token.role)
     await web.limits.count(token.id)
     if MAY[act].get(person.role, Reach.ANY) is Reach.ANY:
@@ -134,6 +134,14 @@ async def _token(request: Request, store: Store) -> Token | None:
     return await store.sessions.find(word) if word else None
 
 
+async def _issued(request: Request, store: Store) -> bool:
+    """Whether what is shown is, or was, somebody's: what is made up would fill the audit trail."""
+    _, _, text = request.headers.get("authorization", "").partition(" ")
+    if text:
+        return await store.tokens.issued(text.strip())
+    return await store.sessions.begun(request.cookies.get(COOKIE, ""))
+
+
 async def _unknown(web: Web, *, shown: bool) -> RefusedError:
     if not await web.store.tokens.exist():
         return RefusedError(f"nobody has a token yet; the first is made by: {FIRST_TOKEN}", Guard.IDENTITY)
@@ -147,9 +155,9 @@ def concerned(request: Request) -> dict[str, str]:
 
 
 async def note(request: Request, refusal: RefusedError) -> None:
-    """Note in the audit trail what was refused; not that somebody came without a token."""
+    """Note in the audit trail what was refused; not that somebody came without a token, or with one made up."""
     asked: Asked | None = getattr(request.state, "asked", None)
-    if asked is None or (asked.person is None and not asked.shown):
+    if asked is None or (asked.person is None and not asked.issued):
         return
     store = web_of(request).store
     await note_refusal(
