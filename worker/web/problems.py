@@ -46,6 +46,7 @@ class Kind(Enum):
     METHOD = _Row("method", 405, "The method is not for this address")
     MEDIA_TYPE = _Row("media_type", 415, "The content is of no type that is taken")
     TOO_LARGE = _Row("too_large", 413, "The content is too large")
+    TIMEOUT = _Row("timeout", 408, "The content does not come")
     CROSS_SITE = _Row("cross_site", 403, "The request comes from another site")
     RATE_LIMIT = _Row("rate_limit", 429, "Too many requests")
     KEY_IN_USE = _Row("key_in_use", 409, "The request with this key is still in work")
@@ -119,7 +120,10 @@ def problem_of_http(error: HTTPException) -> Problem:
     return Problem(_OF_STATUS.get(error.status_code, Kind.REQUEST), str(error.detail), headers=error.headers)
 
 
-_ANYWHERE = (Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.REQUEST, Kind.RATE_LIMIT, Kind.UNAVAILABLE)
+_ANYWHERE = (
+    *(Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.TIMEOUT, Kind.REQUEST),
+    *(Kind.RATE_LIMIT, Kind.UNAVAILABLE),
+)
 
 
 def documented(*kinds: Kind, anywhere: tuple[Kind, ...] = _ANYWHERE) -> dict[int | str, dict[str, Any]]:

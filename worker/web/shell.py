@@ -1,5 +1,6 @@
 """The outermost layer: what holds for every request and answer, whichever route it is for."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from worker.web.problems import Kind, Problem
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM = 1 << 20
 """Bytes of the largest body where nothing else is said."""
+_PATIENCE = 20.0  # seconds for the next part of a body
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -36,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 class Shell:
-    """ASGI middleware: headers of every answer, no other site's requests, no endless bodies, no error's text."""
+    """ASGI middleware: headers of every answer, no other site's requests, no endless or idle body, no error's text."""
 
     def __init__(
         self,
@@ -82,19 +84,30 @@ class Shell:
         file = self._largest.get(scope["path"])
         named, most = (FORM, FORM) if file is None else (file, file + FORM)
         length = Headers(scope=scope).get("content-length", "")
-        announced, received = int(length) if length.isascii() and length.isdigit() else 0, 0
+        announced, received, more = int(length) if length.isascii() and length.isdigit() else 0, 0, True
 
         async def limited() -> Message:
-            nonlocal received
+            nonlocal received, more
             if announced > most:
                 raise too_large(named)
-            message = await receive()
+            message = await (_patiently(receive) if more else receive())
+            more = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > most:
                 raise too_large(named)
             return message
 
         return limited
+
+
+async def _patiently(receive: Receive) -> Message:
+    """The next part of a body; raises ``Problem`` if it does not come."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await receive()
+    except TimeoutError:
+        detail = f"nothing of the content came for {_PATIENCE:.0f} s: send it again"
+        raise Problem(Kind.TIMEOUT, detail, headers={"Connection": "close"}) from None
 
 
 def too_large(most: int) -> Problem:
