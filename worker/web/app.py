@@ -24,7 +24,7 @@ from worker.web.limits import Limits
 from worker.web.pages import routes
 from worker.web.pages.charts import Charts
 from worker.web.pages.rendering import FILES, Static, error_page
-from worker.web.problems import Kind, Problem, problem_of, problem_of_http
+from worker.web.problems import Kind, Problem, in_words, problem_of, problem_of_http
 from worker.web.shell import Shell
 from worker.web.state import Web
 from worker.wiring import open_store, redis_url
@@ -116,5 +116,5 @@ def _wants_page(request: Request) -> bool:
 def _not_understood(error: RequestValidationError) -> Problem:
     """Which parts of the request are wrong; not what they held."""
     wrong = [{"part": ".".join(map(str, each["loc"])), "problem": each["msg"]} for each in error.errors()]
-    named = "; ".join(f"{each['part']}: {each['problem']}" for each in wrong[:5])
-    return Problem(Kind.REQUEST, named, errors=wrong[:20])
+    named = "; ".join(in_words(each["loc"], each["msg"]) for each in error.errors()[:5])
+    return Problem(Kind.REQUEST, f"{named}: `/v1/openapi.json` says what is taken", errors=wrong[:20])

@@ -1,7 +1,7 @@
 """Everything that the API answers but success: problem details (RFC 9457) with types that stay (docs/api.md)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -117,7 +117,21 @@ def problem_of_http(error: HTTPException) -> Problem:
     """What the framework refuses by itself."""
     if isinstance(error, Problem):
         return error
-    return Problem(_OF_STATUS.get(error.status_code, Kind.REQUEST), str(error.detail), headers=error.headers)
+    kind = _OF_STATUS.get(error.status_code, Kind.REQUEST)
+    return Problem(kind, _SAYS.get(kind, UNREADABLE), headers=error.headers)
+
+
+UNREADABLE = "the form cannot be read: send one that is well-formed, with at most one file and 20 fields of 4 KiB"
+_SAYS = {
+    Kind.NOT_FOUND: "there is no such address: `/v1/openapi.json` has those of the API",
+    Kind.METHOD: "this method is not for this address: `Allow` names those that are",
+}
+
+
+def in_words(place: Sequence[str | int], message: str) -> str:
+    """What the framework finds wrong at a place of the request, as the beginning of a sentence."""
+    where = ".".join(map(str, place)) or "the body"
+    return f"{where} is wrong, {message[:1].lower()}{message[1:].replace(' after validation', '')}"
 
 
 _ANYWHERE = (

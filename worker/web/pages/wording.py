@@ -12,6 +12,8 @@ _WORDS = (
     (r"`ground`", "the field “Ground”"),
     (r"`until`", "the field “Last day”"),
     (r", or send it as the field `file`", ""),
+    (r": `/v1/openapi.json` (says what is taken|has those of the API)", ""),
+    (r": `Allow` names those that are", ""),
     (r"raise EXPUNGE_MAX_BATCH", "ask whoever runs Expunge for a higher limit"),
     (r"as EXPUNGE_ID_PATTERN demands", "of the form that customer IDs have here"),
     (r"check that it runs and that EXPUNGE_REDIS_URL is right", "tell whoever runs Expunge"),
