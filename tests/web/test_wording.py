@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.conftest import submit
+from tests.conftest import finish, submit
 from tests.web.conftest import Client, Serve, add_token, client_of
 from tests.web.test_pages import PAGE, chosen
 from worker.domain.batches import Environment
@@ -129,3 +129,10 @@ async def test_refused_holds_lead_back_to_the_holds(ada: Client) -> None:
     answer = await ada.post("/holds", data={"customer_ids": "hh1\nh h", "ground": "g"}, headers=PAGE)
     assert said(answer.text) == "The 2. ID contains a space; nothing was done"
     assert 'href="/holds">Go to the holds' in answer.text
+
+
+async def test_when_it_ended_and_whether_that_was_in_time_are_two_statements(ada: Client, web_store: Store) -> None:
+    batch = (await submit(web_store.batches, ["c1"], due=4e9)).batch_id
+    await finish(web_store.shards, batch, 1)
+    text = (await ada.get(f"/batches/{batch}", headers=PAGE)).text
+    assert re.search(r'UTC</time>,\s*<b class="due">done in time</b>', text)
