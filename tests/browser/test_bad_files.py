@@ -11,7 +11,7 @@ from tests.browser.site import Site
 
 BAD = {
     "an image": ("a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(range(256)) * 8, "is an image", "choose a CSV file"),
-    "UTF-16": ("a.csv", "customer_id\nc1\n".encode("utf-16"), "line 1: is UTF-16 or UTF-32, not UTF-8", "CSV UTF-8"),
+    "UTF-16": ("a.csv", "customer_id\nc1\n".encode("utf-16"), "a.csv: is UTF-16 or UTF-32, not UTF-8", "Mend the file"),
     "an unclosed quote": ("a.csv", b'customer_id\nc1\n"c2\nc3\n', "line 3: has a quote that is never closed", "line 3"),
     "no rows": ("a.csv", b"customer_id\n", "has no rows: there is only a header", "choose it again"),
     "an empty file": ("a.csv", b"", "is empty", "choose it again"),
@@ -44,5 +44,5 @@ def test_no_file_at_all(site: Site, browser: Browser) -> None:
         page.goto("/new")
         page.evaluate("document.querySelector('#file').required = false")
         page.get_by_role("button", name="Look at the file").click()
-        expect(page.get_by_role("alert")).to_contain_text("there is no file: choose one")
+        expect(page.get_by_role("alert")).to_contain_text("There is no file: choose one")
         expect(page.get_by_role("link", name="Choose a file")).to_be_visible()

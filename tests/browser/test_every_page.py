@@ -141,4 +141,4 @@ def test_a_link_from_elsewhere_is_followed_after_signing_in(site: Site, browser:
         expect(page.get_by_label("Your token")).to_be_visible()
         page.get_by_label("Your token").fill("expunge_00000000_" + "x" * 43)
         page.get_by_role("main").get_by_role("button", name="Sign in").click()
-        expect(page.get_by_role("alert")).to_contain_text("the token is not known")
+        expect(page.get_by_role("alert")).to_contain_text("The token is not known")

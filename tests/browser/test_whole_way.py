@@ -209,6 +209,8 @@ def test_holds_are_placed_and_released_with_what_they_held_back(
         expect(page.get_by_role("row", name=batch)).to_contain_text(held)
         assert held not in page.url
         page.get_by_role("button", name="Release").click()
+        expect(page.get_by_role("heading", name="Released")).to_be_visible()
+        page.get_by_role("link", name="Back to the holds").click()
         expect(page.get_by_role("heading", name="Holds")).to_be_visible()
         expect(page.get_by_text(held)).to_have_count(0)
 

@@ -277,7 +277,7 @@ def test_a_file_with_only_a_header_is_refused(written: Written) -> None:
 @pytest.mark.parametrize("skip_bad_rows", [False, True])
 def test_utf_16_and_32_are_refused_as_a_whole(written: Written, encoding: str, skip_bad_rows: bool) -> None:
     path = written("customer_id\nc1\n".encode(encoding))
-    assert "line 1: is UTF-16 or UTF-32" in refusal(path, skip_bad_rows=skip_bad_rows)
+    assert "in.csv: is UTF-16 or UTF-32" in refusal(path, skip_bad_rows=skip_bad_rows)
 
 
 def test_a_workbook_and_gzip_by_another_name_are_recognized(written: Written) -> None:

@@ -78,14 +78,33 @@ async def test_a_wrong_token_is_refused(ada: Client, app: FastAPI, header: str) 
     problem(response, "identity")
 
 
-async def test_a_wrong_token_is_noted_and_a_missing_one_is_not(web_store: Store, ada: Client, app: FastAPI) -> None:  # noqa: ARG001
+async def refusals(store: Store) -> list[tuple[str | None, str, str]]:
+    noted = [entry for entry in [each async for each in store.audit.entries()] if entry.deed == "refused"]
+    return [(entry.actor, entry.detail["act"], entry.detail["guard"]) for entry in noted]
+
+
+async def test_what_is_made_up_does_not_fill_the_audit_trail(web_store: Store, ada: Client, app: FastAPI) -> None:  # noqa: ARG001
+    """Nor what is missing: only the counters of requests have it."""
     async with client_of(app) as client:
         await client.get("/v1/batches")
-        await client.get("/v1/batches", headers={"Authorization": "Bearer expunge_00000000_" + "x" * 43})
-    noted = [entry for entry in [each async for each in web_store.audit.entries()] if entry.deed == "refused"]
-    assert [(entry.actor, entry.detail["act"], entry.detail["guard"]) for entry in noted] == [
-        (None, "look", "identity")
-    ]
+        for shown in (
+            {"Authorization": "Bearer expunge_00000000_" + "x" * 43},
+            {"Authorization": "Bearer word"},
+            {"Cookie": f"{COOKIE}=word"},
+        ):
+            problem(await client.get("/v1/batches", headers=shown), "identity")
+    assert await refusals(web_store) == []
+
+
+async def test_a_wrong_secret_and_what_was_revoked_are_noted(web_store: Store, ada: Client, app: FastAPI) -> None:
+    token = await add_token(web_store.tokens, "vera", Role.VIEWER)
+    mine = ada.headers["Authorization"]
+    async with client_of(app) as client:
+        assert (await client.post("/session", data={"token": token})).status_code == 303
+        await web_store.tokens.revoke(token.split("_")[1], "ada")
+        for shown in ({"Authorization": mine[:-9] + "x" * 9}, {"Authorization": f"Bearer {token}"}, {}):
+            problem(await client.get("/v1/batches", headers=shown), "identity")
+    assert await refusals(web_store) == [(None, "look", "identity")] * 3
 
 
 async def test_a_revoked_token_is_refused_and_so_is_its_session(web_store: Store, app: FastAPI, ada: Client) -> None:  # noqa: ARG001

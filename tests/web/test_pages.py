@@ -107,7 +107,7 @@ async def test_another_merchant_s_batch_is_a_page_that_says_there_is_none(
     for path in ("", "/live", "/cancel", "/approve", "/retry"):
         answer = await ada.get(f"/batches/{theirs.batch_id}{path}", headers=PAGE)
         assert answer.status_code == 404
-        assert "there is no such batch here" in answer.text
+        assert "There is no such batch here" in answer.text
     assert theirs.batch_id not in (await ada.get("/batches", headers=PAGE)).text
 
 

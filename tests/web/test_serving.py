@@ -3,6 +3,8 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -64,6 +66,35 @@ def test_a_stranger_is_refused_before_the_body_has_come(served: Served, path: st
     with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
         connection.sendall(head.encode() + b"customer_ids=c1")  # and never the rest
         assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
+def test_who_sends_nothing_more_is_cut_off(redis_url: str, tmp_path: Path) -> None:
+    token = first_token(redis_url)
+    session = "POST /session HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    upload = f"POST /v1/plans HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: text/csv\r\n"
+    alive = "GET /healthz HTTP/1.1\r\nHost: x\r\n"
+    begun = {
+        "nothing": "",
+        "half a head": alive,
+        "half a second head": f"{alive}\r\n{alive}",
+        "half a form": f"{session}Content-Length: 100\r\n\r\ntoken=",
+        "half a file": f"{upload}Content-Length: 100\r\n\r\ncustomer_id",
+    }
+    ends = {}
+    with Served(tmp_path, redis_url) as served, ExitStack() as open_ones:
+        connections = {
+            name: open_ones.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=60))
+            for name in begun
+        }
+        for name, text in begun.items():
+            connections[name].sendall(text.encode())
+        connections["half a second head"].recv(1000)
+        connections["half a second head"].sendall(b"X-Y: z\r\n")
+        for name, connection in connections.items():
+            ends[name] = b"".join(iter(partial(connection.recv, 1 << 16), b"")).partition(b" ")[2][:3]
+    assert ends == {
+        "nothing": b"", "half a head": b"", "half a second head": b"", "half a form": b"408", "half a file": b"408",
+    }  # fmt: skip
 
 
 def test_many_rows_go_in_and_out_in_little_memory(redis_url: str, tmp_path: Path) -> None:

@@ -105,3 +105,26 @@ async def test_while_redis_is_away_it_is_not_ready_but_alive(
     assert "password" not in problem(response, "unavailable")
     assert response.headers["retry-after"] == "5"
     assert (await stranger.get("/healthz")).json() == {"ok": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content", "detail"),
+    [
+        ("GET", "/v1/nowhere", b"", "there is no such address: `/v1/openapi.json` has those of the API"),
+        ("PUT", "/v1/batches", b"", "this method is not for this address: `Allow` names those that are"),
+        ("POST", "/v1/holds", b"{", "body is wrong, it is no JSON: `/v1/openapi.json` says what is taken"),
+        ("POST", "/v1/holds", b"[]", "the body is wrong, input should be a valid dictionary or instance of HoldList"),
+        (
+            *("POST", "/v1/holds", b'{"customer_ids": []}'),
+            "customer_ids is wrong, list should have at least 1 item, not 0: `/v1/openapi.json` says what is taken",
+        ),
+    ],
+)
+async def test_what_the_framework_refuses_is_a_sentence_that_says_what_to_do(
+    ada: Client, method: str, path: str, content: bytes, detail: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await ada.request(method, path, content=content, headers=headers)
+    found = problem(response, response.json()["type"].rpartition(":")[2])
+    assert found.startswith(detail)
+    assert response.status_code != 405 or response.headers["allow"]

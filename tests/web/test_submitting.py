@@ -222,14 +222,28 @@ async def test_a_file_without_the_column_says_which_it_has(anna: Client) -> None
         (b"", "input", "is empty", None),
         (b"customer_id\n", "input", "has no rows", None),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\xff\xd8" * 50, "input", "is an image", None),
-        ("customer_id\nc1\n".encode("utf-16"), "input", "is UTF-16 or UTF-32", 1),
+        ("customer_id\nc1\n".encode("utf-16"), "input", "is UTF-16 or UTF-32", None),
+        (gzip.compress(b"\0" * 1_000_000), "input", "has NUL characters where its text should be", None),
+        (b"customer_id\nc1\0\n", "input", "has a NUL character: export the file anew", 2),
         (b'customer_id,x\nc1,1\n"c2,2\nc3,3\n', "input", "has a quote that is never closed", 3),
         (b"PK\x03\x04" + b"x" * 99, "input", "is a workbook or a zip file", None),
         (gzip.compress(b"customer_id\nc1\n")[:-6], "input", "is cut short", None),
         (b"customer_id\nc1\n\xff\xfe\xfd\n", "input", "is not UTF-8", 3),
         (b"customer_id\n" + b"".join(b"c%d\n" % at for at in range(11)), "size", "has more than 10 rows", None),
     ],
-    ids=["empty", "no rows", "image", "UTF-16", "open quote", "workbook", "cut gzip", "Latin-1", "too many"],
+    ids=[
+        "empty",
+        "no rows",
+        "image",
+        "UTF-16",
+        "NULs",
+        "NUL",
+        "open quote",
+        "workbook",
+        "cut gzip",
+        "Latin-1",
+        "too many",
+    ],
 )
 @pytest.mark.parametrize("by", ["raw", "form"])
 async def test_a_bad_file_is_refused_in_one_line(
@@ -255,7 +269,9 @@ async def test_without_a_file_or_with_another_type_it_says_what_to_send(anna: Cl
     for files in ({"file": ("", b"", "application/octet-stream")}, {"other": ("a.csv", CSV, "text/csv")}):
         assert "there is no file" in problem(await anna.post("/v1/batches", files=files), "request")
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    problem(await anna.post("/v1/batches", content=b"nonsense", headers=headers), "request")
+    for content, kind in ((b"nonsense", headers), (b"", {"Content-Type": "multipart/form-data"})):
+        wrong = problem(await anna.post("/v1/batches", content=content, headers=kind), "request")
+        assert wrong.startswith("the form cannot be read: send one that is well-formed")
 
 
 @pytest.mark.parametrize("query", [{"comfirm": "3"}, {"lane": "fast"}, {"due": "soon"}, {"skip_bad_rows": "perhaps"}])
@@ -275,8 +291,8 @@ async def endless_line(sent: list[int]) -> AsyncIterator[bytes]:
 
 async def test_a_hundred_megabytes_of_one_line_are_refused_early(anna: Client) -> None:
     sent = [0]
-    response = await anna.post("/v1/batches", content=endless_line(sent), headers=RAW)
-    problem(response, "input")
+    response = await anna.post("/v1/batches", content=endless_line(sent), headers=RAW, params={"source": "one.csv"})
+    assert problem(response, "input") == "one.csv, line 1: is over 64 KiB: put each customer on a line of its own"
     assert response.json()["line"] == 1
     assert sent[0] < 1 << 20
 
@@ -290,7 +306,8 @@ async def test_so_are_they_in_a_form(anna: Client) -> None:
             yield chunk
 
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
-    problem(await anna.post("/v1/batches", content=body(), headers=headers), "input")
+    refused = problem(await anna.post("/v1/batches", content=body(), headers=headers), "input")
+    assert refused.startswith("a.csv, line 1: is over 64 KiB")
     assert sent[0] < 1 << 20
 
 
@@ -326,6 +343,7 @@ async def test_a_full_disk_is_said(anna: Client, monkeypatch: pytest.MonkeyPatch
     else:
         response = await anna.post("/v1/batches", files=form(content))
     assert "No space left on device; try again later" in problem(response, "unavailable")
+    assert response.json()["title"] == "It is not possible at the moment"
 
 
 async def test_the_cap_is_that_of_the_file(serve: Serve) -> None:

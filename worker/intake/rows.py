@@ -14,8 +14,8 @@ _SHOWN = 200
 _COULD_BE_AN_ID = re.compile(r"\s*[A-Za-z0-9._~-]*\s*")
 
 NOT_UTF_8 = "is not UTF-8 (Latin-1?): save the file as 'CSV UTF-8'"
-HAS_NUL = "has a NUL character"
-TOO_LONG = "is over 64 KiB"
+HAS_NUL = "has a NUL character: export the file anew as 'CSV UTF-8'"
+TOO_LONG = "is over 64 KiB: put each customer on a line of its own"
 TOO_LONG_QUOTED = "is over 64 KiB: is a quote left open in this row?"
 NEVER_CLOSED = "has a quote that is never closed"
 AFTER_QUOTE = "has text after a closing quote: a quote within a cell is written twice"

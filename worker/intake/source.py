@@ -101,8 +101,10 @@ class Source:
             raise InputError(self.path, "is a workbook or a zip file: save it as 'CSV UTF-8'")
         if head.startswith(_NO_TEXT):
             raise InputError(self.path, "is an image, a PDF or an old workbook: choose a CSV file")
+        if head and not head.strip(b"\0"):
+            raise InputError(self.path, "has NUL characters where its text should be: export or copy it anew")
         if head.startswith(_UTF_16_OR_32) or b"\0" in head[:4] or head.count(0) * 4 > len(head):
-            raise InputError(self.path, "is UTF-16 or UTF-32, not UTF-8: save it as 'CSV UTF-8'", 1)
+            raise InputError(self.path, "is UTF-16 or UTF-32, not UTF-8: save it as 'CSV UTF-8'")
 
 
 def _opened(path: str) -> BinaryIO:

@@ -47,7 +47,8 @@ def check_confirmation(description: Description, confirm: str | None, *, asked: 
     if confirm is None:
         if target.environment is Environment.PRODUCTION and not asked:
             raise RefusedError(
-                f"{where}; to delete {rows:,} customers, look at the plan, then add {allowed}", Guard.CONFIRMATION
+                f"{where}; to delete {rows:,} customer{'' if rows == 1 else 's'}, look at the plan, then add {allowed}",
+                Guard.CONFIRMATION,
             )
         return
     try:
@@ -56,7 +57,7 @@ def check_confirmation(description: Description, confirm: str | None, *, asked: 
         raise UsageError(f"--confirm: {error}") from None
     if not fits:
         word = confirm.strip()
-        wrong = f"{word} was confirmed, but there are {rows:,} records"
+        wrong = f"{word} was confirmed, but there {'is 1 record' if rows == 1 else f'are {rows:,} records'}"
         if is_plan_id(word):
             wrong = f"{word} is of another file, merchant, environment or ID column: this is {plan}, {rows:,} records"
         raise RefusedError(f"{where}; {wrong}; look at the plan, then {allowed}", Guard.CONFIRMATION)

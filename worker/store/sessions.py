@@ -62,6 +62,10 @@ class Sessions:
         until: bytes | None = await self._redis.get(keys.SIGNED_OUT + name)  # type: ignore[assignment]
         return until is not None and began <= int(until)
 
+    async def begun(self, word: str) -> bool:
+        """Whether it is one, be it that its token was revoked."""
+        return bool(await self._redis.exists(_key(word)))
+
     async def end(self, word: str) -> None:
         """Forget it; does nothing if it is over."""
         await self._redis.delete(_key(word))

@@ -31,6 +31,14 @@ class Tokens:
         token = await self.named(token_id)
         return token if token is not None and token.fits(text) else None
 
+    async def issued(self, text: str) -> bool:
+        """Whether there is or was a token of this one's ID, whatever else is right about it."""
+        if (token_id := id_of(text)) is None:
+            return False
+        return bool(
+            await self._redis.hexists(keys.TOKENS, token_id) or await self._redis.sismember(keys.REVOKED, token_id)
+        )
+
     async def named(self, token_id: str) -> Token | None:
         """The token of this ID, which does not show that somebody has it."""
         kept: bytes | None = await self._redis.hget(keys.TOKENS, token_id)  # type: ignore[assignment]
@@ -52,7 +60,7 @@ class Tokens:
 
     async def revoke(self, token_id: str, actor: str) -> None:
         """Forget a token. Raises ``UsageError`` if there is none, ``RefusedError`` for an admin's last."""
-        answer = await self._revoke(keys=[keys.TOKENS], args=[token_id, actor])
+        answer = await self._revoke(keys=[keys.TOKENS, keys.REVOKED], args=[token_id, actor])
         if answer == b"gone":
             named = f"token '{token_id}'" if is_id(token_id) else "such token"  # else it may be a secret
             raise UsageError(f"there is no {named}; `expunge token list` has the IDs: 8 digits and letters")

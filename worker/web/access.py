@@ -35,8 +35,8 @@ class Asked:
     batch_id: str | None = None
     exists: bool = False
     """Whether there is such a batch."""
-    shown: bool = False
-    """Whether a token or a session was shown, good or not."""
+    issued: bool = False
+    """Whether a token or a session was shown that is not made up, good or not."""
     claimed: str | None = None
     """What the identity provider calls somebody who is not admitted yet."""
 
@@ -105,8 +105,8 @@ async def _admitted(request: Request, act: Act, batch_id: str | None = None) -> 
     request.state.asked = asked
     known = await _known(request, web.store)
     if known is None:
-        asked.shown = shown(request)
         await web.limits.count_stranger(request.client.host if request.client else "")
+        asked.issued = await _issued(request, web.store)
         raise await _unknown(request, web)
     asked.person = person = known.person
     await web.limits.count(known.counted_as)
@@ -137,6 +137,14 @@ async def _known(request: Request, store: Store) -> Known | None:
     return await store.sessions.find(word) if word else None
 
 
+async def _issued(request: Request, store: Store) -> bool:
+    """Whether what is shown is, or was, somebody's: what is made up would fill the audit trail."""
+    _, _, text = request.headers.get("authorization", "").partition(" ")
+    if text:
+        return await store.tokens.issued(text.strip())
+    return await store.sessions.begun(request.cookies.get(COOKIE, ""))
+
+
 async def _unknown(request: Request, web: Web) -> RefusedError:
     if web.provider is not None and "authorization" not in request.headers:
         ended = "you are not signed in any more; " if COOKIE in request.cookies else ""
@@ -154,9 +162,9 @@ def concerned(request: Request) -> dict[str, str]:
 
 
 async def note(request: Request, refusal: RefusedError) -> None:
-    """Note in the audit trail what was refused; not that somebody came without showing anything."""
+    """Note in the audit trail what was refused; not that somebody came without anything, or with a token made up."""
     asked: Asked | None = getattr(request.state, "asked", None)
-    if asked is None or (asked.person is None and not asked.shown):
+    if asked is None or (asked.person is None and not asked.issued):
         return
     store = web_of(request).store
     await note_refusal(

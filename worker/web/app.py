@@ -38,9 +38,9 @@ from worker.web.limits import Limits
 from worker.web.pages import routes
 from worker.web.pages.charts import Charts
 from worker.web.pages.rendering import FILES, Static, error_page
-from worker.web.problems import Kind, Problem, problem_of, problem_of_http
+from worker.web.problems import Kind, Problem, in_words, problem_of, problem_of_http
 from worker.web.provider import open_provider
-from worker.web.shell import FORM, Shell
+from worker.web.shell import FORM, Cap, Shell
 from worker.web.signatures import Signatures
 from worker.web.state import Web
 from worker.wiring import event_reader, open_store, redis_url
@@ -101,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=[Middleware(Shell, largest=_largest(settings.max_upload), metrics=metrics, answer=_answer)],
+        middleware=[Middleware(Shell, caps=_caps(settings.max_upload), metrics=metrics, answer=_answer)],
         generate_unique_id_function=lambda route: route.name,
     )
     for part in _PARTS:
@@ -113,17 +113,17 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _largest(max_upload: int) -> dict[str, int]:
-    """The largest body in bytes of the paths that take more than a form."""
-    file = max_upload + FORM
+def _caps(max_upload: int) -> dict[str, Cap]:
+    """Of the paths that take more than a form, or anything but one."""
+    file, list_of_holds = (Cap(most, most + FORM) for most in (max_upload, holds.LARGEST))
     return {
         "/new": file,
         "/v1/batches": file,
         "/v1/plans": file,
-        "/v1/events": inbox.LARGEST,
-        "/v1/holds": holds.LARGEST,
-        "/v1/holds/release": holds.LARGEST,
-        "/holds/file": holds.LARGEST,
+        "/v1/events": Cap(inbox.LARGEST, inbox.LARGEST),
+        "/v1/holds": list_of_holds,
+        "/v1/holds/release": list_of_holds,
+        "/holds/file": list_of_holds,
     }
 
 
@@ -164,5 +164,5 @@ def _wants_page(request: Request) -> bool:
 def _not_understood(error: RequestValidationError) -> Problem:
     """Which parts of the request are wrong; not what they held."""
     wrong = [{"part": ".".join(map(str, each["loc"])), "problem": each["msg"]} for each in error.errors()]
-    named = "; ".join(f"{each['part']}: {each['problem']}" for each in wrong[:5])
-    return Problem(Kind.REQUEST, named, errors=wrong[:20])
+    named = "; ".join(in_words(each["loc"], each["msg"]) for each in error.errors()[:5])
+    return Problem(Kind.REQUEST, f"{named}: `/v1/openapi.json` says what is taken", errors=wrong[:20])

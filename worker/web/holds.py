@@ -108,7 +108,7 @@ async def _list(request: Request, query: NamedFile, model: type[Listed]) -> List
         said = query.model_dump(exclude_unset=True)
         return model.model_validate(said | sent if isinstance(sent, dict) else sent)
     except orjson.JSONDecodeError:
-        raise RequestValidationError([{"loc": ("body",), "msg": "is no JSON"}]) from None
+        raise RequestValidationError([{"loc": ("body",), "msg": "it is no JSON"}]) from None
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None
 

@@ -1,7 +1,7 @@
 """Everything that the API answers but success: problem details (RFC 9457) with types that stay (docs/api.md)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -49,12 +49,13 @@ class Kind(Enum):
     METHOD = _Row("method", 405, "The method is not for this address")
     MEDIA_TYPE = _Row("media_type", 415, "The content is of no type that is taken")
     TOO_LARGE = _Row("too_large", 413, "The content is too large")
+    TIMEOUT = _Row("timeout", 408, "The content does not come")
     CROSS_SITE = _Row("cross_site", 403, "The request comes from another site")
     RATE_LIMIT = _Row("rate_limit", 429, "Too many requests")
     KEY_IN_USE = _Row("key_in_use", 409, "The request with this key is still in work")
     KEY_REUSED = _Row("key_reused", 422, "The key was used for another request")
     PROVIDER = _Row("provider", 502, "The identity provider cannot be used")
-    UNAVAILABLE = _Row("unavailable", 503, "The store is not available")
+    UNAVAILABLE = _Row("unavailable", 503, "It is not possible at the moment")
     INTERNAL = _Row("internal", 500, "An internal error")
 
     @property
@@ -122,10 +123,27 @@ def problem_of_http(error: HTTPException) -> Problem:
     """What the framework refuses by itself."""
     if isinstance(error, Problem):
         return error
-    return Problem(_OF_STATUS.get(error.status_code, Kind.REQUEST), str(error.detail), headers=error.headers)
+    kind = _OF_STATUS.get(error.status_code, Kind.REQUEST)
+    return Problem(kind, _SAYS.get(kind, UNREADABLE), headers=error.headers)
 
 
-_ANYWHERE = (Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.REQUEST, Kind.RATE_LIMIT, Kind.UNAVAILABLE)
+UNREADABLE = "the form cannot be read: send one that is well-formed, with at most one file and 20 fields of 4 KiB"
+_SAYS = {
+    Kind.NOT_FOUND: "there is no such address: `/v1/openapi.json` has those of the API",
+    Kind.METHOD: "this method is not for this address: `Allow` names those that are",
+}
+
+
+def in_words(place: Sequence[str | int], message: str) -> str:
+    """What the framework finds wrong at a place of the request, as the beginning of a sentence."""
+    where = ".".join(map(str, place)) or "the body"
+    return f"{where} is wrong, {message[:1].lower()}{message[1:].replace(' after validation', '')}"
+
+
+_ANYWHERE = (
+    *(Kind.IDENTITY, Kind.ROLE, Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.TIMEOUT, Kind.REQUEST),
+    *(Kind.RATE_LIMIT, Kind.UNAVAILABLE),
+)
 
 
 def documented(*kinds: Kind, anywhere: tuple[Kind, ...] = _ANYWHERE) -> dict[int | str, dict[str, Any]]:

@@ -1,7 +1,9 @@
 """The outermost layer: what holds for every request and answer, whichever route it is for."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,6 +19,7 @@ from worker.web.problems import Kind, Problem
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM = 1 << 20
 """Bytes of the largest body where nothing else is said."""
+_PATIENCE = 20.0  # seconds for the next part of a body
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -35,19 +38,30 @@ HEADERS = {
 log = structlog.get_logger(__name__)
 
 
+class Cap(NamedTuple):
+    """How much a body may have, in bytes."""
+
+    named: int
+    """What somebody who sends more is told: the largest file, where there is room for a form around it."""
+    most: int
+
+
+_OF_FORMS = Cap(FORM, FORM)
+
+
 class Shell:
-    """ASGI middleware: headers of every answer, no other site's requests, no endless bodies, no error's text."""
+    """ASGI middleware: headers of every answer, no other site's requests, no endless or idle body, no error's text."""
 
     def __init__(
         self,
         app: ASGIApp,
-        largest: Mapping[str, int],
+        caps: Mapping[str, Cap],
         metrics: Metrics,
         answer: Callable[[Request, Problem], Response],
     ) -> None:
-        """``largest`` has the largest body in bytes of the paths that take more than a form."""
+        """``caps`` has those of the paths where it is not a form's."""
         self._app = app
-        self._largest = largest
+        self._caps = caps
         self._metrics = metrics
         self._answer = answer
 
@@ -79,21 +93,32 @@ class Shell:
             self._metrics.count(scope, status, time.monotonic() - began)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        most = self._largest.get(scope["path"], FORM)
+        named, most = self._caps.get(scope["path"], _OF_FORMS)
         length = Headers(scope=scope).get("content-length", "")
-        announced, received = int(length) if length.isascii() and length.isdigit() else 0, 0
+        announced, received, more = int(length) if length.isascii() and length.isdigit() else 0, 0, True
 
         async def limited() -> Message:
-            nonlocal received
+            nonlocal received, more
             if announced > most:
-                raise too_large(most)
-            message = await receive()
+                raise too_large(named)
+            message = await (_patiently(receive) if more else receive())
+            more = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > most:
-                raise too_large(most)
+                raise too_large(named)
             return message
 
         return limited
+
+
+async def _patiently(receive: Receive) -> Message:
+    """The next part of a body; raises ``Problem`` if it does not come."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            return await receive()
+    except TimeoutError:
+        detail = f"nothing of the content came for {_PATIENCE:.0f} s: send it again"
+        raise Problem(Kind.TIMEOUT, detail, headers={"Connection": "close"}) from None
 
 
 def too_large(most: int) -> Problem:

@@ -50,7 +50,7 @@ async def come_back(
     if trip is None:
         await _count(request)
         raise RefusedError(_unknown(provider.sign_on), Guard.IDENTITY)
-    request.state.asked = asked = Asked(Act.LOOK, shown=True)
+    request.state.asked = asked = Asked(Act.LOOK, issued=True)
     if error or not code:
         raise RefusedError(_denied(provider.sign_on.host, error), Guard.IDENTITY)
     claims = await provider.claims(trip, code, iss)

@@ -20,7 +20,7 @@ from worker.intake.csv_file import DEFAULT_COLUMN, CsvFile
 from worker.intake.rows import MAX_ROW, TOO_LONG
 from worker.intake.source import GZIP, Source
 from worker.settings import Settings
-from worker.web.problems import Kind, Problem
+from worker.web.problems import UNREADABLE, Kind, Problem, in_words
 from worker.web.shell import too_large
 
 _RAW = frozenset({"text/csv", "application/gzip", "application/x-gzip"})
@@ -115,8 +115,8 @@ class Upload:
         try:
             return type(query).model_validate(query.model_dump(exclude_unset=True) | dict(self.form))
         except ValidationError as error:
-            wrong = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-            raise Problem(Kind.REQUEST, "; ".join(wrong[:5])) from None
+            wrong = "; ".join(in_words(each["loc"], each["msg"]) for each in error.errors()[:5])
+            raise Problem(Kind.REQUEST, f"{wrong}: `/v1/openapi.json` says what is taken") from None
 
     async def open(self, fields: NamedFile, settings: Settings) -> CsvFile:
         """The file as CSV, every row of it checked; raises ``InputError`` and ``RefusedError`` as ``CsvFile`` does."""
@@ -169,7 +169,7 @@ async def _from_body(request: Request) -> BinaryIO:
     file, first_line = tempfile.TemporaryFile(buffering=0), _FirstLine()  # noqa: SIM115 - ``received`` closes it
     try:
         async for chunk in request.stream():
-            first_line.see(chunk)
+            first_line.see(chunk, request.query_params.get("source"))
             file.write(chunk)
     except BaseException:
         file.close()
@@ -183,13 +183,13 @@ class _FirstLine:
     def __init__(self) -> None:
         self._head = b""
 
-    def see(self, chunk: bytes) -> None:
-        """Raises ``InputError`` as soon as the first line is known to be too long."""
+    def see(self, chunk: bytes, name: str | None) -> None:
+        """Raises ``InputError`` as soon as the first line of the file of this name is known to be too long."""
         if len(self._head) > MAX_ROW:
             return
         self._head += chunk[: MAX_ROW + 1]
         if len(self._head) > MAX_ROW and b"\n" not in self._head and not self._head.startswith(GZIP):
-            raise InputError(_UNNAMED, TOO_LONG, 1)
+            raise InputError(file_name(name or _UNNAMED), TOO_LONG, 1)
 
 
 class _Parser(MultiPartParser):
@@ -197,19 +197,19 @@ class _Parser(MultiPartParser):
 
     def __init__(self, request: Request) -> None:
         super().__init__(request.headers, request.stream(), max_files=1, max_fields=_FIELDS, max_part_size=_MAX_FIELD)
-        self._first_line = _FirstLine()
+        self._request, self._first_line = request, _FirstLine()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         super().on_part_data(data, start, end)
-        if self._current_part.file is not None:
-            self._first_line.see(data[start:end])
+        if (file := self._current_part.file) is not None:
+            self._first_line.see(data[start:end], self._request.query_params.get("source") or file.filename)
 
 
 async def _from_form(request: Request) -> Upload:
     try:
         form = await _Parser(request).parse()
-    except MultiPartException as error:
-        raise Problem(Kind.REQUEST, f"the form cannot be read: {error.message}") from None
+    except MultiPartException:
+        raise Problem(Kind.REQUEST, UNREADABLE) from None
     file = form.get("file")
     if not isinstance(file, UploadFile) or not (file.filename or file.size):
         await form.close()

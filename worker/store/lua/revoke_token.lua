@@ -1,5 +1,5 @@
 -- Forgets a token, but not the last of an admin: nobody could make another.
--- KEYS: tokens
+-- KEYS: tokens, IDs of revoked ones
 -- ARGV: ID, who revokes it
 -- Returns "ok" | "gone" | "last_admin".
 local kept = redis.call('HGET', KEYS[1], ARGV[1])
@@ -13,5 +13,7 @@ if role == 'admin' then
   if admins == 1 then return 'last_admin' end
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('SADD', KEYS[2], ARGV[1])
+redis.call('EXPIRE', KEYS[2], KEEP_AUDIT)
 note(ARGV[2], 'token_revoked', '', 'token', ARGV[1], 'name', name, 'role', role)
 return 'ok'

@@ -49,8 +49,8 @@ async def show_progress(
 async def shown(web: Web, person: Person, batch: Batch) -> dict[str, Any]:
     """What the live part shows."""
     now = time.time()
-    expected = expected_end(batch, web.settings.rate_limit.sustained, now)
     alone = batch.goes_on and not await web.store.presence.count()
+    expected = None if alone else expected_end(batch, web.settings.rate_limit.sustained, now)
     return {
         "batch": batch,
         "description": batch.description,

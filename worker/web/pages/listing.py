@@ -1,7 +1,7 @@
 """The batches, page by page."""
 
 import time
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
@@ -14,6 +14,7 @@ from worker.web.access import Looking
 from worker.web.batches import place_of
 from worker.web.pages.rendering import page
 from worker.web.pages.views import row_of
+from worker.web.problems import Kind, Problem
 from worker.web.state import TheWeb
 
 router = APIRouter()
@@ -25,8 +26,8 @@ class Filter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: BatchState | str = ""
-    lane: Lane | str = ""
+    state: str = ""
+    lane: str = ""
     submitted_by: str = ""
     after: str | None = None
 
@@ -36,11 +37,21 @@ class Filter(BaseModel):
         return {name: str(value) for name, value in self.model_dump(exclude={"after"}).items() if value}
 
 
+Word = TypeVar("Word", BatchState, Lane)
+
+
+def _one_of(words: type[Word], field: str, text: str) -> Word | None:
+    """What was chosen; raises ``Problem`` for what cannot be chosen."""
+    try:
+        return words(text) if text else None
+    except ValueError:
+        raise Problem(Kind.REQUEST, f"there is no {field} '{text[:40]}': choose one of the list") from None
+
+
 @router.get("/batches")
 async def show_batches(request: Request, person: Looking, web: TheWeb, wanted: Annotated[Filter, Query()]) -> Response:
     """The newest batches, of those that are looked for."""
-    state = BatchState(wanted.state) if wanted.state in set(BatchState) else None
-    lane = Lane(wanted.lane) if wanted.lane in set(Lane) else None
+    state, lane = _one_of(BatchState, "state", wanted.state), _one_of(Lane, "lane", wanted.lane)
     looked_for = listing.Wanted(web.settings.target, state, lane, wanted.submitted_by.strip() or None)
     found, place = await listing.page(web.store.batches, looked_for, place_of(wanted.after), _PAGE)
     now, rate = time.time(), web.settings.rate_limit.sustained

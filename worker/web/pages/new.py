@@ -83,6 +83,7 @@ async def submit_kept(
         made = web.kept.batch_of(kept_id, person.name)
         if made is None:
             kept = web.kept.find(kept_id, person.name)
+            request.state.kept = _address(kept, fields)
             async with kept.opened(fields, web.settings) as csv_file:
                 made = (await submit(request, web, person, csv_file, fields)).batch.id
             web.kept.submitted(kept, made)

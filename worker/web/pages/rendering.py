@@ -16,6 +16,7 @@ from worker.domain.people import MAY, Act, Person
 from worker.reports.advice import duration
 from worker.reports.columns import rfc3339
 from worker.web.pages import views
+from worker.web.pages.wording import on_page, sentence
 from worker.web.problems import Kind, Problem
 from worker.web.state import web_of
 
@@ -28,7 +29,7 @@ _HINTS: Mapping[Kind, str] = {
     Kind.TOO_LARGE: "Split the file, or pack it with gzip, and choose it again. Nothing was sent.",
     Kind.MEDIA_TYPE: "Choose a CSV file. Nothing was sent.",
     Kind.SIZE: "Check whether this is the right export; if it is, split it. Nothing was sent.",
-    Kind.CONFIRMATION: "Nothing was sent. Look at the file again, and type the number of its rows.",
+    Kind.CONFIRMATION: "Go back, look again, and type the number of records.",
     Kind.REPEAT: "Nothing was sent. Look at that batch first.",
     Kind.NOT_FOUND: "Check the address, or go to the list of batches.",
     Kind.ROLE: "Ask somebody who has that role, or an admin for another token. Nothing was changed.",
@@ -36,6 +37,8 @@ _HINTS: Mapping[Kind, str] = {
     Kind.RATE_LIMIT: "Wait a moment, and load the page again.",
     Kind.UNAVAILABLE: "Wait a moment, and load the page again. Batches that run go on by themselves.",
 }
+_BEGIN_WITH_A_NAME = frozenset({Kind.INPUT, Kind.SIZE, Kind.ROLE})
+"""Of a file or of a person, which is written as it is."""
 
 
 def _when(seconds: float) -> str:
@@ -65,9 +68,8 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(
-    when=_when, rfc3339=rfc3339, duration=duration, inert=views.inert, share=_share, number="{:,}".format
-)
+_templates.filters.update(when=_when, rfc3339=rfc3339, duration=duration, share=_share, number="{:,}".format)
+_templates.filters.update(inert=views.inert, on_page=on_page)
 _templates.globals.update(static=_address)
 
 
@@ -99,8 +101,11 @@ def error_page(request: Request, problem: Problem) -> Response:
     asked = getattr(request.state, "asked", None)
     person = asked.person if asked is not None else None
     headers = {name: value for name, value in (problem.headers or {}).items() if name.lower() != "www-authenticate"}
+    detail = on_page(problem.detail)
+    if problem.kind not in _BEGIN_WITH_A_NAME:
+        detail = sentence(detail)
     if problem.kind in (Kind.IDENTITY, Kind.PROVIDER) or (problem.kind is Kind.ROLE and person is None):
-        return sign_in(request, problem.detail, status=problem.status_code, headers=_ANEW)
+        return sign_in(request, detail, status=problem.status_code, headers=_ANEW)
     return page(
         request,
         "error.html",
@@ -108,10 +113,24 @@ def error_page(request: Request, problem: Problem) -> Response:
         status=problem.status_code,
         headers=headers,
         title=problem.kind.title,
-        detail=problem.detail,
+        detail=detail,
         hint=_HINTS.get(problem.kind, ""),
-        choose=request.url.path.startswith("/new") and person is not None and person.role in MAY[Act.SUBMIT],
+        back=_back(request, person),
     )
+
+
+def _back(request: Request, person: Person | None) -> tuple[str, str] | None:
+    """The address of the page that somebody came from, and what a link to it says."""
+    path = request.url.path
+    if person is None:
+        return None
+    if kept := getattr(request.state, "kept", None):
+        return kept, "Look at the file again"
+    if path.startswith("/new") and person.role in MAY[Act.SUBMIT]:
+        return "/new", "Choose a file"
+    if path.startswith("/holds"):
+        return "/holds", "Go to the holds"
+    return "/batches", "Go to the batches"
 
 
 def sign_in(
