@@ -79,7 +79,7 @@ async def test_what_is_larger_than_a_form_passes_where_it_is_wanted(ada: Client)
 
 async def test_holds_have_a_cap_on_bytes_and_on_customers(ada: Client) -> None:
     headers = {"Content-Type": "application/json"}
-    problem(await ada.post("/v1/holds", content=b" " * (17 << 20), headers=headers), "too_large")
+    problem(await ada.post("/v1/holds", content=b" " * (18 << 20), headers=headers), "too_large")
     many = {"customer_ids": [f"c{number}" for number in range(100_001)], "ground": "7/2026"}
     assert "customer_ids" in problem(await ada.post("/v1/holds", json=many), "request")
     problem(await ada.post("/v1/holds", content=b"<xml/>", headers={"Content-Type": "text/xml"}), "media_type")

@@ -150,11 +150,14 @@ async def test_time_left_and_the_deadline_are_told_at_the_rate_that_is_set(serve
     ids = [f"c{number}" for number in range(36_000)]
     batch_id = (await submit(store.batches, ids, 500, due=time.time() + 600)).batch_id
     async with await admin_of(app) as ada:
+        alone = words(await text_of(ada, f"/batches/{batch_id}"))
+        await store.presence.beat("w1")
         text, listed = words(await text_of(ada, f"/batches/{batch_id}")), words(await text_of(ada, "/batches"))
+    assert "No worker is running" in alone
+    assert " left" not in alone
     assert re.search(r"about (1 h 00 min|59 min 5\d s) left", text), text[:800]
     assert "too late at the present pace" in text
     assert "too late at the present pace" in listed
-    assert "No worker is running" in text
 
 
 async def test_nobody_is_told_of_missing_workers_where_one_works(ada: Client, web_store: Store) -> None:

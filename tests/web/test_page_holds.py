@@ -26,7 +26,7 @@ async def test_a_thousand_at_once_are_held_and_no_more(ada: Client, web_store: S
     said = {"ground": "7/2026"}
     refused = await ada.post("/holds", data=said | {"customer_ids": "\n".join(ids)}, headers=PAGE)
     assert refused.status_code == 422
-    assert "at most 1,000 IDs at once" in words(refused.text)
+    assert "At most 1,000 IDs at once" in words(refused.text)
     assert await web_store.holds.all() == []
     held = await ada.post("/holds", data=said | {"customer_ids": "\r\n".join([*ids[1:], ""])}, headers=PAGE)
     assert (held.status_code, held.headers["location"]) == (303, "/holds")
@@ -38,6 +38,6 @@ async def test_nobody_is_released_where_somebody_is_not_on_hold(ada: Client, web
     for path in ("/holds/release", "/holds/release/confirmed"):
         refused = await ada.post(path, data={"customer_ids": "c1\nc9"}, headers=PAGE)
         assert refused.status_code == 422
-        assert "not on hold" in words(refused.text)
+        assert "Not on hold" in words(refused.text)
         assert "c9" not in refused.url.query.decode()
     assert len(await web_store.holds.all()) == 1

@@ -143,7 +143,7 @@ async def test_a_name_stays_one_person_s_and_a_person_keeps_their_name(site: Sig
     site.idp.add("another", "ex-admin", preferred_username="Anna")
     other = await site.sign_in(browser, "another")
     assert other.status_code == 401
-    assert "the name anna belongs to somebody else" in says(other)
+    assert "The name anna belongs to somebody else" in says(other)
 
 
 async def test_a_token_and_a_sign_in_of_the_same_name_are_one_person(site: SignedOn, browser: Client) -> None:

@@ -174,7 +174,7 @@ async def test_an_error_of_the_provider_lets_nobody_in(site: SignedOn, browser: 
 async def not_known(browser: Client, address: str) -> None:
     answer = await browser.get(address, headers=BACK)
     assert answer.status_code == 401
-    assert says(answer).startswith("this sign-in is not known: it took longer than 10 minutes")
+    assert says(answer).startswith("This sign-in is not known: it took longer than 10 minutes")
     assert f"not at {ORIGIN}; sign in again from there" in says(answer)
     assert COOKIE not in browser.cookies
 
