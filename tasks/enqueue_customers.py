@@ -1,6 +1,6 @@
 """What producers of events call (SPEC 8), where it came to the workers' own queue instead of the one for events.
 
-It is taken all the same, but as any Celery task: a worker that is killed may lose it (docs/decisions/0014).
+It is taken all the same, but as any Celery task: a worker that is killed may lose it (docs/decisions/0013).
 """
 
 from typing import Any

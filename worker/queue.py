@@ -95,7 +95,7 @@ def queue_of(target: Target) -> str:
 
 
 def events_queue_of(target: Target) -> str:
-    """The queue that producers of events send to; no Celery worker consumes it (docs/decisions/0014)."""
+    """The queue that producers of events send to; no Celery worker consumes it (docs/decisions/0013)."""
     return f"expunge.events.{target.environment}.{target.merchant}"
 
 

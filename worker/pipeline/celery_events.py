@@ -1,7 +1,7 @@
 """Takes in what Celery producers ask for (SPEC 8): a message leaves its queue when what it says is persisted.
 
 Celery's own way of consuming would lose the message of a worker that dies between taking it and noting that it did
-(docs/decisions/0014). Here it is looked at, kept, and only then removed; read twice, it counts once.
+(docs/decisions/0013). Here it is looked at, kept, and only then removed; read twice, it counts once.
 """
 
 import asyncio

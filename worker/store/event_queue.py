@@ -1,4 +1,4 @@
-"""The queue that producers of events send Celery messages to: looked at first, emptied after (docs/decisions/0014)."""
+"""The queue that producers of events send Celery messages to: looked at first, emptied after (docs/decisions/0013)."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
