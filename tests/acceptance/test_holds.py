@@ -24,7 +24,7 @@ def told(expunge: Expunge, *arguments: str) -> float:
 def test_a_hold_in_mid_batch_stops_its_customers_from_when_it_returns_and_released_they_can_be_resubmitted(
     expunge: Expunge, make_ids: MakeIds, redis_server: str
 ) -> None:
-    ids = make_ids(900)
+    ids = make_ids(1200)
     expunge.environment |= {"EXPUNGE_REDIS_URL": redis_server, "EXPUNGE_RATE_LIMIT": "100/s"}
     with SimulatorThread(Scenario(latency="20ms..60ms")) as upstream:
         expunge.environment["EXPUNGE_UPSTREAM_URL"] = upstream.url

@@ -193,7 +193,7 @@ def test_short_faults_are_waited_for_one_after_another(
 def test_a_full_redis_is_waited_for_and_refuses_submissions(
     expunge: Expunge, make_ids: MakeIds, valkey: RedisServer, upstream: SimulatorThread
 ) -> None:
-    with under_way(expunge, make_ids(400), valkey.url, upstream, "100/s") as work, valkey.client() as redis:
+    with under_way(expunge, make_ids(1500), valkey.url, upstream, "100/s") as work, valkey.client() as redis:
         others = make_ids(20_000)
         name = expunge.csv(others, "others.csv")
         redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 100_000)  # full in mid-submission

@@ -106,7 +106,7 @@ def test_targets_of_one_deployment_have_workers_and_rates_of_their_own(
         settings = site.environment | {f"EXPUNGE_{name}": value for name, value in own.items()}
         return Target(replace(site, environment=settings), make_ids(count))
 
-    slow = target("m1", "sandbox", "10/s", 60)
+    slow = target("m1", "sandbox", "10/s", 150)
     fast = target("m1", "production", "200/s", 400)
     unserved = target("m2", "sandbox", "200/s", 50)
     with SupervisedWorker(slow.site), SupervisedWorker(fast.site):
