@@ -198,7 +198,7 @@ def test_while_redis_is_away_a_listener_waits_and_says_so_once_and_a_stop_is_a_s
 
         valkey_away = listen()
         with valkey.client() as redis:
-            wait_for(lambda: group(redis).get("consumers") == 1)
+            wait_for(lambda: group(redis).get("consumers") == 2)  # two side by side in one process
         valkey.kill()
         code, _, err = stopped(valkey_away)
         assert code == 0, err
@@ -206,7 +206,7 @@ def test_while_redis_is_away_a_listener_waits_and_says_so_once_and_a_stop_is_a_s
 
 def test_it_stops_although_nobody_reads_what_it_says(listen: Listen, redis: Redis) -> None:
     listener = listen()
-    wait_for(lambda: group(redis).get("consumers") == 1)
+    wait_for(lambda: group(redis).get("consumers") == 2)  # two side by side in one process
     for pipe in (listener.stdout, listener.stderr):
         assert pipe is not None
         pipe.close()

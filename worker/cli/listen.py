@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -16,13 +17,15 @@ from worker.cli.admission import Caller
 from worker.cli.output import PLAIN_EVERY, emit, say
 from worker.domain.errors import ExpungeError, UsageError
 from worker.domain.people import Act
-from worker.pipeline.listen import Listener
+from worker.pipeline.duties import beside
+from worker.pipeline.listen import Counts, Listener
 from worker.settings import load_settings
 from worker.store.connection import readable_errors
 from worker.store.streams import EventStream, GroupGoneError
 from worker.wiring import Store, entry_reader, redis_url
 
 _DRAIN = 10.0  # seconds for what is in hand when it is asked to stop
+_SIDE_BY_SIDE = 2  # so that one reads what came while Redis works for the other
 _LOOKS = 4  # for what others left, in the time after which it is claimed
 _LONGEST_NAME = 200
 _OURS = "expunge:"
@@ -76,39 +79,46 @@ class _Listening:
         self._caller, self._settings = caller, caller.settings
         self._name, self._group, self._claim_after, self._delete = stream, group, claim_after, delete
         self._stopping = asyncio.Event()
-        self._listener: Listener | None = None
+        self._counts = Counts()
+        self._away = False
         self.stopped_by: signal.Signals | None = None
 
     async def run(self) -> None:
         async with session.opened_store(self._settings) as store:
             await self._caller.admitted(store)
             await session.warn_of_problems(store, self._settings)
-            stream = EventStream(
-                store.redis, self._name, self._group, store.dead_letters, self._claim_after, delete=self._delete
-            )
-            await stream.create()
+            streams = [self._stream(store) for _ in range(_SIDE_BY_SIDE)]
+            await streams[0].create()
             self._say_beginning()
             logs.configure(self._settings.log_level)
-            await self._listen(store, stream)
+            await self._listen(store, streams)
 
-    async def _listen(self, store: Store, stream: EventStream) -> None:
+    def _stream(self, store: Store) -> EventStream:
+        return EventStream(
+            store.redis, self._name, self._group, store.dead_letters, self._claim_after, delete=self._delete
+        )
+
+    async def _listen(self, store: Store, streams: Sequence[EventStream]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
-        every = self._claim_after / _LOOKS
-        self._listener = Listener(stream, entry_reader(self._settings), store.gatherer, every, self._tell)
-        main = asyncio.create_task(self._listener.listen(self._stopping))
-        beside = [asyncio.create_task(each) for each in (store.gatherer.close_forever(), self._show(stream))]
-        try:
-            await asyncio.wait([main, asyncio.create_task(self._stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait([main], timeout=_DRAIN)
-        finally:
-            for task in (*beside, main):
-                task.cancel()
-            await asyncio.wait([*beside, main])
-        if not main.cancelled():
-            main.result()
-        say(f"stopped: {self._counts()}")
+        every, reader = self._claim_after / _LOOKS, entry_reader(self._settings)
+        listeners = [Listener(each, reader, store.gatherer, every, self._tell, self._counts) for each in streams]
+        mains = [asyncio.create_task(listener.listen(self._stopping)) for listener in listeners]
+        asked = asyncio.create_task(self._stopping.wait())
+        async with beside(store.gatherer.close_forever(), self._show(streams[0])):
+            try:
+                await asyncio.wait([*mains, asked], return_when=asyncio.FIRST_COMPLETED)
+                self._stopping.set()  # one that cannot go on ends the others
+                await asyncio.wait(mains, timeout=_DRAIN)
+            finally:
+                for task in mains:
+                    task.cancel()
+                await asyncio.wait(mains)
+        for task in mains:
+            if not task.cancelled():
+                task.result()
+        say(f"stopped: {self._told()}")
 
     def _stop(self, number: signal.Signals) -> None:
         if self._stopping.is_set():
@@ -124,6 +134,9 @@ class _Listening:
             say("EXPUNGE_EVENT_TYPES is not set: CloudEvents are refused, and only flat entries are taken")
 
     def _tell(self, error: RedisError | None) -> None:
+        if (error is not None) == self._away:
+            return  # the other one has told it
+        self._away = error is not None
         if error is None:
             say("Redis is back")
             return
@@ -143,18 +156,15 @@ class _Listening:
                 done, now = self._done(), time.monotonic()
                 if done != shown:
                     rate = (done - shown) / (now - at)
-                    say(f"{self._counts()}, waiting {'?' if waiting is None else f'{waiting:,}'}  {rate:,.1f}/s")
+                    say(f"{self._told()}, waiting {'?' if waiting is None else f'{waiting:,}'}  {rate:,.1f}/s")
                 shown, at = done, now
 
-    def _counts(self) -> str:
-        counts = self._counted()
-        return f"taken {counts['taken']:,}, repeated {counts['repeated']:,}, refused {counts['refused']:,}"
+    def _told(self) -> str:
+        counts = self._counts
+        return f"taken {counts.taken:,}, repeated {counts.repeated:,}, refused {counts.refused:,}"
 
     def _done(self) -> int:
-        return sum(self._counted().values())
-
-    def _counted(self) -> dict[str, int]:
-        return vars(self._listener.counts) if self._listener else {}
+        return sum(vars(self._counts).values())
 
     def as_json(self) -> dict[str, str | int]:
-        return {"stream": self._name, "group": self._group, **self._counted()}
+        return {"stream": self._name, "group": self._group, **vars(self._counts)}

@@ -50,10 +50,11 @@ class Listener:
         gatherer: Gatherer,
         recover_every: float,
         tell: Callable[[RedisError | None], None],
+        counts: Counts | None = None,
     ) -> None:
         """``recover_every``: seconds between two looks for what others left.
 
-        ``tell`` is called when Redis begins to fail, and with ``None`` when it is back.
+        ``tell`` is called when Redis begins to fail, and with ``None`` when it is back. ``counts`` may be shared.
         """
         self._stream = stream
         self._reader = reader
@@ -64,7 +65,7 @@ class Listener:
         self._recover_at = 0.0
         self._failing = False
         self._group_gone = False
-        self.counts = Counts()
+        self.counts = counts or Counts()
 
     async def listen(self, stopping: asyncio.Event) -> None:
         """Take entries until it is asked to stop; what is in hand then is done first.
