@@ -131,7 +131,7 @@ def test_every_entry_is_in_one_report_and_deleted_once_though_a_listener_is_kill
     added: dict[str, str] = {}
     with SupervisedWorker(site):
         one, two = listen(), listen()
-        wait_for(lambda: group(redis).get("consumers") == 2)
+        wait_for(lambda: group(redis).get("consumers") == 4)  # two side by side in each process
         for number, customer in enumerate(ids):
             redis.xadd(STREAM, fields_of(number, customer))
             if number % 100 == 50:
