@@ -5,6 +5,7 @@
 #     nightly.sh FOLDER [DAY]
 #
 # FOLDER has closed-DAY.csv, and closed-DAY.count with its number of customers, written by whoever made the file.
+# Where people have tokens: NIGHTLY_AS is the job's name, and EXPUNGE_TOKEN its token.
 set -eu
 cd "$1"
 name="closed-${2:-$(date +%F)}"
@@ -16,10 +17,10 @@ if [ ! -e "$name.csv" ] || [ ! -e "$name.count" ]; then
     exit 2
 fi
 
-batch=$(expunge submit "$name.csv" --reference "$name" --confirm "$(cat "$name.count")")
+batch=$(expunge submit "$name.csv" --reference "$name" --confirm "$(cat "$name.count")" ${NIGHTLY_AS:+--as "$NIGHTLY_AS"})
 code=0
-expunge watch "$batch" --json > "$name.json" || code=$?
+expunge watch "$batch" --json ${NIGHTLY_AS:+--as "$NIGHTLY_AS"} > "$name.json" || code=$?
 case $code in
-    0 | 3) expunge report "$batch" --join "$name.csv" --out "$name.report.csv" ;;
+    0 | 3) expunge report "$batch" --join "$name.csv" --out "$name.report.csv" ${NIGHTLY_AS:+--as "$NIGHTLY_AS"} ;;
 esac
 exit "$code"

@@ -273,6 +273,23 @@ def test_the_nightly_job_refuses_a_file_of_another_size_and_one_that_is_not_ther
     assert nightly(expunge).returncode == 4
 
 
+def test_the_nightly_job_says_who_it_is_where_people_have_tokens(
+    expunge: Expunge, upstream: SimulatorThread, redis_server: str, make_ids: MakeIds
+) -> None:
+    expunge.csv(make_ids(20), "closed-2026-01-31.csv")
+    (expunge.folder / "closed-2026-01-31.count").write_text("20\n")
+    expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_REDIS_URL": redis_server}
+    ada = expunge("token", "add", "ada", "--role", "admin").stdout.strip()
+    added = expunge("token", "add", "nightly", "--role", "submitter", "--as", "ada", EXPUNGE_TOKEN=ada)
+    expunge.environment |= {"EXPUNGE_TOKEN": added.stdout.strip()}
+    with worker(expunge):
+        assert nightly(expunge).returncode == 4
+        expunge.environment |= {"NIGHTLY_AS": "nightly"}
+        job = nightly(expunge)
+    assert job.returncode == 0, job.stderr
+    assert (expunge.folder / "closed-2026-01-31.report.csv").read_text().count(",deleted,") == 20
+
+
 def nightly(expunge: Expunge) -> subprocess.CompletedProcess[str]:
     """The example script, with the day as an argument and this environment's command."""
     bin_folder = expunge.folder / "bin"

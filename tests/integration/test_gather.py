@@ -1,10 +1,13 @@
 """Events of other systems gather, each once, and become batches like any other (SPEC 8)."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisAway
+from structlog.testing import capture_logs
 
 from tests.conftest import all_keys, existing, lifetimes, lines, make_settings
 from worker.domain.batches import Batch, BatchState, Lane
@@ -217,3 +220,26 @@ async def test_kept_cells_expire_with_their_batch(redis_url: str) -> None:
         assert batch.state is BatchState.COMPLETED
         left = await lifetimes(store.redis, [keys.of_batch(batch.id, "kept")])
         assert 0 < left[keys.of_batch(batch.id, "kept")] <= 30 * DAY
+
+
+async def test_an_outage_of_redis_is_told_once_and_the_next_one_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline.gather.EVERY", 0.001)
+    asked, enough = 0, asyncio.Event()
+
+    async def close_due() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 10:
+            enough.set()
+        if asked != 5 and asked < 10:
+            raise RedisAway("away")
+
+    monkeypatch.setattr(store.gatherer, "close_due", close_due)
+    with capture_logs() as told:
+        closing = asyncio.create_task(store.gatherer.close_forever())
+        await enough.wait()
+        closing.cancel()
+        await asyncio.wait([closing])
+    assert [line["event"] for line in told] == ["gathering of events waits for Redis"] * 2

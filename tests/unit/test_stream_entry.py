@@ -79,7 +79,14 @@ def test_anything_else_is_refused_with_what_is_wrong_and_shows_no_customer(said:
 
 
 @pytest.mark.parametrize(
-    "entry", [fields(customer_id="c\u00fc", id='"e1"'), [b"event", cloud_event()], [b"event", b"{"]]
+    "entry",
+    [
+        fields(customer_id="c\u00fc", id='"e1"'),
+        [b"event", cloud_event()],
+        [b"event", b"{"],
+        [b"customer_id", b"c1", b"id", b"e\xff"],
+        [b"customer_id", b"c1", b"id", "e\ufffd".encode()],
+    ],
 )
 def test_what_a_dead_letter_keeps_is_the_same_entry_again(entry: list[bytes]) -> None:
     assert restored(kept(entry)) == entry

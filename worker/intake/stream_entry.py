@@ -1,9 +1,8 @@
 """Entries of a Redis Stream into events (SPEC 8): a CloudEvent in one field, or one customer in flat fields."""
 
+import json
 from collections.abc import Sequence
 from typing import Final
-
-import orjson
 
 from worker.domain.events import BadEventError, Event, EventRule
 from worker.intake.cloud_events import CloudEventReader
@@ -56,21 +55,22 @@ class EntryReader:
 def kept(fields: Sequence[bytes]) -> bytes:
     """An entry as a dead letter keeps it: a CloudEvent as it came, other fields as a JSON array.
 
-    Nothing of one that is too large.
+    What is no UTF-8 comes back as it was: with other bytes in place of it, two events could become one. Nothing is kept
+    of an entry that is too large.
     """
     if sum(map(len, fields)) > LARGEST:
         return b""
     if len(fields) == 2 and fields[0] == _EVENT:
         return fields[1]
-    return orjson.dumps([part.decode(errors="replace") for part in fields])
+    return json.dumps([part.decode(errors="surrogateescape") for part in fields]).encode()
 
 
 def restored(content: bytes) -> list[bytes]:
     """The fields of an entry that a dead letter kept."""
     try:
-        found = orjson.loads(content)
-    except ValueError:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
         found = None
     if isinstance(found, list) and len(found) % 2 == 0 and all(isinstance(part, str) for part in found):
-        return [part.encode() for part in found]
+        return [part.encode(errors="surrogateescape") for part in found]
     return [_EVENT, content]

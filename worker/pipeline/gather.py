@@ -78,11 +78,16 @@ class Gatherer:
 
     async def close_forever(self) -> None:
         """Make batches of what is due, again and again; what fails stays as it is, and its turn comes again."""
+        told = ""
         while True:
             try:
                 await self.close_due()
+                told = ""
             except RedisError as error:
-                log.warning("gathering of events waits for Redis", error=type(error).__name__)
+                what = type(error).__name__
+                if what != told:  # an outage may last for hours
+                    log.warning("gathering of events waits for Redis", error=what)
+                told = what
             except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
                 log.error("events were not made a batch", error=where(error))
             await asyncio.sleep(EVERY)

@@ -125,7 +125,7 @@ def too_large(most: int) -> Problem:
     """What a body of more bytes is refused with; the rest of it is not read."""
     return Problem(
         Kind.TOO_LARGE,
-        f"the content has more than {most:,} bytes: split it, or pack it with gzip",
+        f"the content has more than {most:,} bytes: split it (a file may be packed with gzip instead)",
         headers={"Connection": "close"},
     )
 
