@@ -12,7 +12,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from worker.domain.events import BadEventError, Event, EventRule
-from worker.intake.plain_event import PlainEvent, PlainPath, plain_event
+from worker.intake.plain_event import PlainEvent, PlainPath, once, plain_event, plainly
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCHED: Final = "application/cloudevents-batch+json"
@@ -34,12 +34,7 @@ class CloudEventReader:
         """One event as JSON, attributes and data; raises ``BadEventError``."""
         if plain := plain_event(body):
             return self._event(plain)
-
-        def parse() -> BaseCloudEvent:
-            _parsed(body)
-            return _from_json(body)
-
-        return self._read(parse)
+        return self._read(lambda: _from_json(body))
 
     def binary(self, headers: Mapping[str, str], body: bytes) -> Event:
         """One event whose attributes are HTTP headers and whose data is the body; raises ``BadEventError``.
@@ -67,6 +62,8 @@ class CloudEventReader:
 
     def _numbered(self, number: int, found: Any) -> Event:
         try:
+            if plain := plainly(found):
+                return self._event(plain)
             return self._read(lambda: _from_json(json.dumps(found).encode()))
         except BadEventError as error:
             raise BadEventError(f"event {number}: {error}") from None
@@ -110,15 +107,7 @@ def _each(data: Any) -> list[Any]:
 
 
 def _parsed(body: bytes) -> Any:
-    """JSON in which no key is twice in one place: readers differ in which of them counts, and so who is deleted."""
-    return json.loads(body, object_pairs_hook=_once)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BadEventError("a key is twice in one JSON object")
-    return found
+    return json.loads(body, object_pairs_hook=once)
 
 
 def _strict(attributes: dict[str, Any], data: Any) -> BaseCloudEvent:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from worker.domain.events import BadEventError
+
 _PATH = re.compile(r"\$(\.[A-Za-z_][A-Za-z0-9_]*)+")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,6})?(Z|[+-]\d{2}:\d{2})")
 _EXTENSION = re.compile(r"[a-z0-9]+")
@@ -42,12 +44,30 @@ class PlainEvent:
 
 
 def plain_event(body: bytes) -> PlainEvent | None:
-    """An event as JSON; ``None`` if that is to be looked at more closely."""
+    """An event as JSON; ``None`` if that is to be looked at more closely. Raises ``BadEventError`` as ``once`` does."""
     try:
-        found = _DECODER.decode(body.decode())
-        return PlainEvent(found) if _is_plain(found) else None
+        return plainly(_DECODER.decode(body.decode()))
     except (ValueError, RecursionError):
         return None
+
+
+def plainly(found: Any) -> PlainEvent | None:
+    """The same of JSON that was read with ``once``."""
+    try:
+        return PlainEvent(found) if _is_plain(found) else None
+    except ValueError:
+        return None
+
+
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object of JSON, in which no key may be twice: readers differ in which counts, and so who is deleted.
+
+    Raises ``BadEventError``.
+    """
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadEventError("a key is twice in one JSON object")
+    return found
 
 
 class PlainPath:
@@ -69,14 +89,7 @@ class PlainPath:
         return [data]
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError
-    return found
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_DECODER = json.JSONDecoder(object_pairs_hook=once)
 
 
 def _is_plain(found: Any) -> bool:

@@ -111,14 +111,6 @@ class Gatherings:
         pipe.unlink(keys.GATHERING + gathering.id, self._lines(gathering.id))
         await pipe.execute()
 
-    async def waiting(self) -> int:
-        """How many records wait to become part of a batch."""
-        ids: list[bytes] = await self._redis.zrange(self._gatherings, 0, -1)  # type: ignore[assignment]
-        pipe = self._redis.pipeline(transaction=False)
-        for raw in ids:
-            pipe.hget(keys.GATHERING + raw.decode(), "rows")
-        return sum(int(rows or 0) for rows in await pipe.execute())
-
     @staticmethod
     def _lines(gathering_id: str) -> str:
         return f"{keys.GATHERING}{gathering_id}:lines"

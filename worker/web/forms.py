@@ -1,7 +1,7 @@
 """Forms of pages, read when it is known who sends them: what the framework itself reads, it reads before it asks."""
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -19,9 +19,14 @@ def form(model: type[Fields]) -> Callable[[Request], Awaitable[Fields]]:
     async def read(request: Request) -> Fields:
         async with request.form(max_files=0) as sent:
             given = {name: value for name, value in sent.items() if value}
-        try:
-            return model.model_validate(given)
-        except ValidationError as error:
-            raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None
+        return validated(model, given)
 
     return read
+
+
+def validated(model: type[Fields], said: Any) -> Fields:
+    """What somebody said as the model has it; raises ``RequestValidationError``, which does not repeat it."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
 from worker.domain.holds import LONGEST_GROUND
@@ -19,6 +19,7 @@ from worker.reports.as_json import hold_json
 from worker.store.requests import Answer
 from worker.web.access import Looking, also, who
 from worker.web.bodies import BatchBody, HeldBody, HoldsBody, ReleasedBody
+from worker.web.forms import validated
 from worker.web.problems import Kind, documented
 from worker.web.state import TheStore, TheWeb, Web
 from worker.web.submitting import Key, answer_of, once
@@ -93,7 +94,7 @@ Listed = TypeVar("Listed", bound=Named)
 
 async def _asked(request: Request, web: Web, query: Asked, model: type[Listed]) -> tuple[Customers, Asked | Listed]:
     """Whom the body names, as a list or as a file, and the fields of query and body; raises as both do."""
-    if media_type(request) == _JSON:
+    if media_type(request.headers) == _JSON:
         asked = await _list(request, query, model)
         return listed(asked.customer_ids, web.settings.id_rule), asked
     async with received(request, web.settings) as upload:
@@ -105,12 +106,9 @@ async def _asked(request: Request, web: Web, query: Asked, model: type[Listed]) 
 async def _list(request: Request, query: NamedFile, model: type[Listed]) -> Listed:
     try:
         sent = orjson.loads(await request.body())
-        said = query.model_dump(exclude_unset=True)
-        return model.model_validate(said | sent if isinstance(sent, dict) else sent)
     except orjson.JSONDecodeError:
         raise RequestValidationError([{"loc": ("body",), "msg": "it is no JSON"}]) from None
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_input=False, include_context=False)) from None
+    return validated(model, query.model_dump(exclude_unset=True) | sent if isinstance(sent, dict) else sent)
 
 
 def _described(model: type[Named]) -> dict[str, Any]:

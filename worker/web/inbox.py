@@ -23,6 +23,7 @@ from worker.web.bodies import EventsBody
 from worker.web.problems import Kind, Problem, documented
 from worker.web.signatures import HEADERS, ID, unsigned
 from worker.web.state import TheWeb, web_of
+from worker.web.uploads import media_type
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 LARGEST = 512 << 10
@@ -77,7 +78,7 @@ def _mode(headers: Headers) -> Read:
     """How the events are read; raises ``Problem`` for what is none of the three modes."""
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(Kind.MEDIA_TYPE, "send the events as they were signed: unpacked, without Content-Encoding")
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(headers)
     if kind == STRUCTURED:
         return lambda reader, _, body: [reader.structured(body)]
     if kind == BATCHED:

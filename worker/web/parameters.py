@@ -8,7 +8,7 @@ from worker.web.problems import Kind, Problem
 
 def check_known(request: Request) -> None:
     """Raises ``Problem`` for a parameter that the API would ignore. Models forbid others by themselves."""
-    if not request.url.path.startswith("/v1/"):
+    if not request.query_params or not request.url.path.startswith("/v1/"):
         return
     known = _named(request.scope["route"].dependant)
     unknown = sorted(set(request.query_params) - known.keys())

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from worker.domain.batches import Lane
@@ -134,9 +134,9 @@ class Upload:
         return csv_file
 
 
-def media_type(request: Request) -> str:
+def media_type(headers: Headers) -> str:
     """Of the body, without its parameters; empty where nothing is said."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 @asynccontextmanager
@@ -146,7 +146,7 @@ async def received(request: Request, settings: Settings) -> AsyncIterator[Upload
     How much is read at most is for the ``Shell``, which must know the path. Raises ``Problem``, ``InputError``, and
     ``StoreError`` when the disk takes no more.
     """
-    kind = media_type(request)
+    kind = media_type(request.headers)
     if kind not in (_FORM, *_RAW):
         raise Problem(Kind.MEDIA_TYPE, f"send the file as one of {', '.join([_FORM, *sorted(_RAW)])}")
     try:
