@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from tests.conftest import TARGET, existing, lines
 from tests.integration.conftest import Open
+from worker.domain.events import REUSED
 from worker.embedded import embedded_server
 from worker.intake.celery_message import TASK
 from worker.queue import celery_app, events_queue_of, lists_of
@@ -151,6 +152,21 @@ async def test_a_bad_message_is_kept_with_its_reason_before_it_leaves_the_queue(
     assert waiting(redis_url) == [raw]
     await here.celery_events.take_waiting()
     assert waiting(redis_url) == []
+
+
+async def test_a_task_id_that_was_used_for_other_customers_is_refused_on_both_ways(
+    worker: Open, producer: Producer, redis_url: str
+) -> None:
+    here = await opened(worker)
+    task_id = producer.send(["c1", "c2"])
+    producer.send(["c2", "c1"], task_id=task_id)
+    producer.send(["c1", "c3"], task_id=task_id)
+    await here.celery_events.take_waiting()
+    await here.celery_events.take_call(task_id, [["c1"]], {})
+
+    assert waiting(redis_url) == []
+    assert [row[0] for row in await rows(here.store)] == ["c1", "c2"]
+    assert [letter.reason for letter in await letters(here.store)] == [REUSED, REUSED]
 
 
 async def test_bad_messages_hold_up_no_good_ones(

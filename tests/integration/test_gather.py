@@ -17,6 +17,7 @@ from worker.domain.outcomes import Reason
 from worker.domain.people import EVENTS
 from worker.pipeline.gather import COLUMNS, reference_of
 from worker.store import keys
+from worker.store.gatherings import Taken
 from worker.wiring import Store, open_store
 
 DAY = 86_400
@@ -32,19 +33,46 @@ async def batches(store: Store) -> list[Batch]:
     return [await existing(store.batches, batch.id) for batch in reversed(await store.batches.recent(None))]
 
 
+async def taken(store: Store, *events: Event) -> list[Taken]:
+    """What became of events of which none is refused."""
+    answers = [answer for answer in await store.gatherer.take(events) if answer]
+    assert len(answers) == len(events)
+    return answers
+
+
 async def customers_of(store: Store, batch: Batch) -> list[str]:
     return [line.customer_id for line in await lines(store.batches, batch.id)]
 
 
 async def test_an_event_counts_once_however_often_it_comes_and_is_answered_the_same(store: Store) -> None:
-    first = await store.gatherer.take([event(1), event(2), event(1)])
-    again = await store.gatherer.take([event(2), event(1)])
-    other = await store.gatherer.take([event(1, source="/shop")])
+    first = await taken(store, event(1), event(2), event(1))
+    again = await taken(store, event(2), event(1))
+    other = await taken(store, event(1, source="/shop"))
 
-    assert [taken.known for taken in first] == [False, False, True]
-    assert [taken.known for taken in again] == [True, True]
-    assert {taken.gathering_id for taken in [*first, *again, *other]} == {first[0].gathering_id}
+    assert [each.known for each in first] == [False, False, True]
+    assert [each.known for each in again] == [True, True]
+    assert {each.gathering_id for each in [*first, *again, *other]} == {first[0].gathering_id}
     assert not other[0].known, "the same ID of another source is another event"
+
+
+@pytest.mark.parametrize("others", [("c3",), ("c1",), ("c1", "c2", "c3"), ("c2c1",), ("c1", "c1")])
+async def test_an_id_that_was_used_for_other_customers_is_refused_and_those_are_not_lost_silently(
+    store: Store, others: tuple[str, ...]
+) -> None:
+    """It would else count as the event that was taken, and its customers would stay."""
+    await taken(store, event(1, "c1", "c2"))
+    answers = await store.gatherer.take([event(2), event(1, *others), event(3), event(1, *others)])
+    assert [None if each is None else each.known for each in answers] == [False, None, False, None]
+    assert await store.gatherer.take([event(1, *others)]) == [None]
+    (again,) = await taken(store, event(1, "c2", "c1", "c2", reference="said later", lane=Lane.URGENT))
+    assert again.known, "the same customers, however they are said"
+
+
+async def test_of_two_events_with_one_id_in_one_call_the_first_counts(store: Store) -> None:
+    first, second = await store.gatherer.take([event(1, "c1"), event(1, "c2")])
+    assert first is not None
+    assert not first.known
+    assert second is None
 
 
 async def test_an_event_that_is_asked_for_again_is_written_again_so_that_replicas_are_waited_for(store: Store) -> None:
@@ -60,12 +88,12 @@ async def test_events_become_a_batch_with_their_reference_and_due_in_the_report(
         due = datetime(2027, 1, 2, 3, 4, 5, tzinfo=UTC)
         later = datetime(2027, 2, 1, tzinfo=UTC)
         asked = [event(1, "c1", "c2", reference="A-1", due=later), event(2, "c3", due=due), event(3, "c1")]
-        taken = await store.gatherer.take(asked)
+        first, *_ = await taken(store, *asked)
         await store.gatherer.close_due()
 
         (batch,) = await batches(store)
         description = batch.description
-        assert description.reference == reference_of(taken[0].gathering_id)
+        assert description.reference == reference_of(first.gathering_id)
         assert (description.rows, description.submitted_by, description.due) == (4, EVENTS, due.timestamp())
         assert batch.tally.reasons == {Reason.DUPLICATE: 1}
 
@@ -185,14 +213,14 @@ async def test_whoever_comes_late_to_a_gathering_makes_no_batch_of_what_is_left(
 
 async def test_what_is_claimed_is_given_to_nobody_else_meanwhile_and_takes_no_more_events(redis_url: str) -> None:
     async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
-        first = await store.gatherer.take([event(1)])
+        (first,) = await taken(store, event(1))
         gatherings = store.gatherer._gatherings
         claimed = await gatherings.claim()
         assert claimed is not None
-        assert claimed.id == first[0].gathering_id
+        assert claimed.id == first.gathering_id
         assert await gatherings.claim() is None
 
-        (second,) = await store.gatherer.take([event(2)])
+        (second,) = await taken(store, event(2))
         assert second.gathering_id != claimed.id
 
 

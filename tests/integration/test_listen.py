@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from tests.conftest import make_settings
 from worker.domain.errors import UsageError
-from worker.domain.events import Event
-from worker.pipeline.letters import take_again
+from worker.domain.events import REUSED, Event
+from worker.pipeline.letters import TakenAgain, take_again
 from worker.pipeline.listen import MOST_DELIVERIES, Listener
 from worker.store.gatherings import Taken
 from worker.store.streams import EventStream
@@ -116,7 +116,7 @@ async def test_an_entry_is_acknowledged_only_when_it_is_persisted(rig: Rig, monk
     pending: list[int] = []
     take = rig.store.gatherer.take
 
-    async def watched(events: list[Event]) -> list[Taken]:
+    async def watched(events: list[Event]) -> list[Taken | None]:
         taken = await take(events)
         pending.append(await rig.pending())
         return taken
@@ -236,7 +236,7 @@ async def test_an_entry_that_kills_whoever_has_it_ends_as_a_dead_letter_and_take
 ) -> None:
     take = rig.store.gatherer.take
 
-    async def fatal(events: list[Event]) -> list[Taken]:
+    async def fatal(events: list[Event]) -> list[Taken | None]:
         if any("c2" in event.customer_ids for event in events):
             raise MemoryError
         return await take(events)
@@ -277,6 +277,25 @@ async def test_delivered_again_an_entry_counts_once(rig: Rig) -> None:
     assert await rig.customers() == ["c1", "c2"]
 
 
+async def test_an_entry_whose_event_id_was_used_for_another_customer_is_a_dead_letter_until_it_has_its_own(
+    rig: Rig,
+) -> None:
+    await rig.add("c1", id="e1", source="/crm")
+    (other,) = await rig.add("c2", id="e1", source="/crm")
+    async with rig.listening() as listener:
+        await counted(listener, 2)
+    assert vars(listener.counts) == {"taken": 1, "repeated": 0, "refused": 1}
+    assert await rig.customers() == ["c1"]
+    assert await rig.letters() == [(f"{STREAM} {other}", REUSED)]
+    assert await rig.pending() == 0
+
+    letters = await rig.store.dead_letters.list(10)
+    reader = entry_reader(make_settings("redis://x"))
+    again = await take_again(rig.store.dead_letters, rig.store.gatherer, reader, letters)
+    assert again == TakenAgain(0, [(letters[0][0], REUSED)])
+    assert len(await rig.letters()) == 1
+
+
 async def test_a_group_or_stream_that_vanished_is_made_again(rig: Rig) -> None:
     async with rig.listening() as listener:
         await rig.add("c1")
@@ -295,7 +314,7 @@ async def test_while_redis_fails_it_waits_and_says_so_once_and_then_takes_what_i
 ) -> None:
     take, failures = rig.store.gatherer.take, iter([RedisConnectionError(), RedisConnectionError()])
 
-    async def failing(events: list[Event]) -> list[Taken]:
+    async def failing(events: list[Event]) -> list[Taken | None]:
         if error := next(failures, None):
             raise error
         return await take(events)

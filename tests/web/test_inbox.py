@@ -31,6 +31,7 @@ from tests.web.sender import (
     structured,
 )
 from tests.web.served import Served
+from worker.domain.events import REUSED
 from worker.store import keys
 from worker.web.inbox import LARGEST, MOST
 
@@ -109,6 +110,18 @@ def test_if_one_event_of_a_batch_is_bad_it_is_named_and_none_is_kept(sender: htt
     detail = problem(sender.post(PATH, **request(OLD, batched(*events))), "event")
     assert detail == "event 2: its customer ID is not accepted by EXPUNGE_ID_PATTERN"
     assert waiting(redis_url) == []
+
+
+def test_an_id_that_was_used_for_another_customer_is_refused_and_what_came_with_it_is_stored(
+    sender: httpx.Client, redis_url: str
+) -> None:
+    answers(sender.post(PATH, **request(OLD, structured(cloud_event("e1")))))
+    one = sender.post(PATH, **request(OLD, binary(cloud_event("e1", "c2")), "e1"))
+    assert problem(one, "event_reused") == REUSED
+    several = sender.post(PATH, **request(OLD, batched(cloud_event("e3"), cloud_event("e1", "c2"), cloud_event("e4"))))
+    assert problem(several, "event_reused") == f"event 2: {REUSED}; all others are stored"
+    assert several.json()["events"] == [2]
+    assert [line.split(",")[0] for line in waiting(redis_url)] == ["e1", "e3", "e4"]
 
 
 def test_a_batch_has_a_thousand_events_at_most(sender: httpx.Client, redis_url: str) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DEFAULT_PATTERN = "[A-Za-z0-9_-]{1,128}"
@@ -53,6 +54,10 @@ class Digester:
     def event(self, source: str, event_id: str) -> bytes:
         """12 bytes as of the ledger, that stand for an event."""
         return self._digest(f"event\0{len(source)}\0{source}{event_id}")[:12]
+
+    def customers(self, customer_ids: Iterable[str]) -> bytes:
+        """6 bytes that stand for some customers, in whatever order they are named."""
+        return self._digest("\0".join(["customers", *sorted(set(customer_ids))]))[:6]
 
     def log(self, customer_id: str) -> str:
         """A short name of the customer for log lines, not to be turned back into the ID without the key."""

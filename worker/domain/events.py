@@ -17,6 +17,10 @@ MOST_CUSTOMERS = 10_000
 """In one event; fewer if a rolling batch holds fewer."""
 
 
+REUSED = "an event of its source and id was taken before, for other customers; give it an id of its own"
+"""Why an event is refused that would else count as the one that was taken, so that its customers would stay."""
+
+
 class BadEventError(UsageError):
     """An event that can never be taken; nothing of it was. Its text does not show a customer."""
 

@@ -13,7 +13,6 @@ import structlog
 from kombu.utils import json
 from redis.exceptions import RedisError
 
-from worker.domain.errors import UsageError
 from worker.domain.events import BadEventError, Event
 from worker.intake.celery_message import CeleryReader
 from worker.logs import where
@@ -68,25 +67,18 @@ class CeleryEvents:
 
     async def take_call(self, task_id: str | None, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Take a call of the task that came to a worker through Celery itself."""
-        try:
-            event = self._reader.call(task_id, args, kwargs)
-        except BadEventError as error:
-            content = json.dumps({"id": task_id, "args": args, "kwargs": kwargs}).encode()
-            await self._bury([DeadLetter("celery", f"task {task_id}", str(error), content)])
-            return
-        await self._gatherer.take([event])
+        _, refused = await self._gatherer.take_each([task_id], lambda _: self._reader.call(task_id, args, kwargs))
+        content = json.dumps({"id": task_id, "args": args, "kwargs": kwargs}).encode()
+        await self._bury([DeadLetter("celery", f"task {task_id}", reason, content) for _, reason in refused])
 
     async def _take(self, messages: Sequence[Queued]) -> None:
         now = datetime.now(UTC)
-        events, letters = list[Event](), list[DeadLetter]()
-        for message in messages:
-            try:
-                events.append(self._read(message, now))
-            except UsageError as error:
-                place = f"{self._name} {message.sha1[:12].decode()}"
-                letters.append(DeadLetter("celery", place, str(error), message.content or b""))
-        await self._gatherer.take(events)
-        await self._bury(letters)
+        _, refused = await self._gatherer.take_each(messages, lambda message: self._read(message, now))
+        await self._bury([self._letter(message, reason) for message, reason in refused])
+
+    def _letter(self, message: Queued, reason: str) -> DeadLetter:
+        place = f"{self._name} {message.sha1[:12].decode()}"
+        return DeadLetter("celery", place, reason, message.content or b"")
 
     def _read(self, message: Queued, now: datetime) -> Event:
         if message.content is None:

@@ -8,16 +8,16 @@ import asyncio
 import csv
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, Generic, NamedTuple, TypeVar, cast
 
 import structlog
 from redis.exceptions import RedisError
 
 from worker.domain.batches import Lane
 from worker.domain.errors import ExpungeError
-from worker.domain.events import Event
+from worker.domain.events import REUSED, BadEventError, Event
 from worker.domain.people import EVENTS
 from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
@@ -40,6 +40,17 @@ _LARGEST: Final = 1 << 30  # bytes of a gathering; settings bound its records
 log = structlog.get_logger(__name__)
 
 
+Item = TypeVar("Item")
+
+
+class Answers(NamedTuple, Generic[Item]):
+    """What became of events that came where nobody waits for an answer."""
+
+    taken: list[Taken]
+    refused: list[tuple[Item, str]]
+    """With the reason; they can never be taken."""
+
+
 class Gatherer:
     """Takes events, and makes batches of them; any number of processes may do so side by side."""
 
@@ -50,17 +61,35 @@ class Gatherer:
         self._feeder = feeder
         self._rules = rules
 
-    async def take(self, events: Sequence[Event]) -> list[Taken]:
-        """Keep events, each once; returns in their order what became of each.
+    async def take(self, events: Sequence[Event]) -> list[Taken | None]:
+        """Keep events, each once; returns in their order what became of each, ``None`` where it is ``REUSED``.
 
-        When this returns, all are persisted. After a ``RedisError`` some may be; it is safe to ask again.
+        When this returns, all others are persisted. After a ``RedisError`` some may be; it is safe to ask again.
         """
-        taken: dict[int, Taken] = {}
+        taken: dict[int, Taken | None] = {}
         for lane, positions in _by_lane(events).items():
             for some in self._in_calls(events, positions):
                 answers = await self._gatherings.add([_asked(events[at]) for at in some], lane)
                 taken.update(zip(some, answers, strict=True))
         return [taken[at] for at in range(len(events))]
+
+    async def take_each(self, items: Sequence[Item], read: Callable[[Item], Event]) -> Answers[Item]:
+        """Keep the events that ``read`` finds in items; what it raises ``BadEventError`` for, or is reused, is refused.
+
+        It is as with ``take`` otherwise.
+        """
+        events: list[Event] = []
+        readable: list[Item] = []
+        refused: list[tuple[Item, str]] = []
+        for item in items:
+            try:
+                events.append(read(item))
+                readable.append(item)
+            except BadEventError as error:
+                refused.append((item, str(error)))
+        answers = await self.take(events)
+        refused += [(item, REUSED) for item, answer in zip(readable, answers, strict=True) if answer is None]
+        return Answers([answer for answer in answers if answer], refused)
 
     def _in_calls(self, events: Sequence[Event], positions: Iterable[int]) -> Iterator[list[int]]:
         """As many events at once as one gathering has a place for."""
@@ -154,7 +183,7 @@ def _asked(event: Event) -> Asked:
     also = (event.reference or "", due, event.source, event.id)
     lines = _lines((customer_id, *also) for customer_id in event.customer_ids)
     moment = event.due.timestamp() if event.due else None
-    return Asked(event.source, event.id, len(event.customer_ids), moment, lines)
+    return Asked(event.source, event.id, event.customer_ids, moment, lines)
 
 
 def _lines(rows: Iterable[Sequence[str]]) -> str:

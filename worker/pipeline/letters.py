@@ -23,16 +23,10 @@ class TakenAgain:
 
 async def take_again(letters: DeadLetters, gatherer: Gatherer, reader: EntryReader, some: Letters) -> TakenAgain:
     """Take letters in as the events that they are; those that were taken are letters no more. May be repeated."""
-    events: dict[str, Event] = {}
-    left: list[tuple[str, str]] = []
-    for letter_id, letter in some:
-        try:
-            events[letter_id] = _event(reader, letter)
-        except BadEventError as error:
-            left.append((letter_id, str(error)))
-    await gatherer.take(list(events.values()))
-    await letters.remove(list(events))
-    return TakenAgain(len(events), left)
+    taken, refused = await gatherer.take_each(some, lambda each: _event(reader, each[1]))
+    left = {letter_id: reason for (letter_id, _), reason in refused}
+    await letters.remove([letter_id for letter_id, _ in some if letter_id not in left])
+    return TakenAgain(len(taken), list(left.items()))
 
 
 def _event(reader: EntryReader, letter: DeadLetter) -> Event:

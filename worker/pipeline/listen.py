@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import structlog
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from worker.domain.events import BadEventError, Event
+from worker.domain.events import Event
 from worker.intake.stream_entry import EntryReader, kept
 from worker.logs import where
 from worker.pipeline.gather import Gatherer
@@ -142,19 +142,16 @@ class Listener:
         self._in_hand = []
 
     async def _take(self, entries: Sequence[StreamEntry]) -> None:
-        events: list[Event] = []
-        letters: list[DeadLetter] = []
-        for entry in entries:
-            try:
-                events.append(self._reader.read(self._stream.name, entry.id, entry.fields or []))
-            except BadEventError as error:
-                letters.append(self._letter(entry, str(error)))
-        taken = await self._gatherer.take(events)
+        taken, refused = await self._gatherer.take_each(entries, self._read)
+        letters = [self._letter(entry, reason) for entry, reason in refused]
         await self._stream.done([entry.id for entry in entries], letters)
         repeated = sum(each.known for each in taken)
         self.counts.taken += len(taken) - repeated
         self.counts.repeated += repeated
         self.counts.refused += len(letters)
+
+    def _read(self, entry: StreamEntry) -> Event:
+        return self._reader.read(self._stream.name, entry.id, entry.fields or [])
 
     def _letter(self, entry: StreamEntry, reason: str) -> DeadLetter:
         content = kept(entry.fields) if entry.fields else b""

@@ -18,6 +18,7 @@ from worker.store.scripts import Script
 CLAIMED = 60.0
 """Seconds that whoever makes a batch of a gathering has for it; after that another one may."""
 _LINES = 100  # calls of `add` in one answer
+_REUSED = 2  # of gather.lua
 
 
 class Asked(NamedTuple):
@@ -25,7 +26,7 @@ class Asked(NamedTuple):
 
     source: str
     id: str
-    records: int
+    customer_ids: Sequence[str]
     due: float | None
     """Seconds since the epoch."""
     lines: str
@@ -72,21 +73,26 @@ class Gatherings:
         self._gather = Script(redis, "gather", replicas)
         self._claim = Script(redis, "claim_gathering")
 
-    async def add(self, events: Sequence[Asked], lane: Lane) -> list[Taken]:
+    async def add(self, events: Sequence[Asked], lane: Lane) -> list[Taken | None]:
         """Keep events of one lane, which together have no more than ``size`` records; each counts once, if repeated.
 
-        When this returns, they are persisted; it may be asked again after any error.
+        When this returns, they are persisted; it may be asked again after any error. ``None`` is for an event that is
+        not kept, since one of its source and ID was taken before for other customers.
         """
         now = time.time()
         fresh = make_batch_id(now, secrets.randbits(32))
         args: list[str | bytes | int | float] = [fresh.encode() + pack_batch_id(fresh), lane.value, self.size]
         args += [int(self._age * 1000), keys.GATHERING, self._seen.prefixes(now), self._seen.expires_at(now)]
         args.append(b"".join([self._digester.event(event.source, event.id) for event in events]))
-        _, _, records, dues, lines = zip(*events, strict=True)
-        args.append(orjson.dumps([records, [due or "" for due in dues], lines]))
+        args.append(b"".join([self._digester.customers(event.customer_ids) for event in events]))
+        _, _, customers, dues, lines = zip(*events, strict=True)
+        args.append(orjson.dumps([[*map(len, customers)], [due or "" for due in dues], lines]))
         flat = await self._gather(keys=[self._open + lane.value, self._gatherings], args=args)
         ids = {packed: unpack_batch_id(packed) for packed in set(flat[::2])}
-        return [Taken(ids[packed], known == 1) for packed, known in zip(flat[::2], flat[1::2], strict=True)]
+        return [
+            Taken(ids[packed], known == 1) if known < _REUSED else None
+            for packed, known in zip(flat[::2], flat[1::2], strict=True)
+        ]
 
     async def claim(self) -> Gathering | None:
         """One that is due, if there is any; nobody else gets it within ``CLAIMED`` seconds."""

@@ -16,7 +16,7 @@ from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 
-from worker.domain.events import BadEventError, Event
+from worker.domain.events import REUSED, BadEventError, Event
 from worker.intake.cloud_events import BATCHED, STRUCTURED, CloudEventReader
 from worker.pipeline.gather import reference_of
 from worker.web.bodies import EventsBody
@@ -139,21 +139,31 @@ _DESCRIBED: dict[str, Any] = {
     response_model=EventsBody,
     openapi_extra=_DESCRIBED,
     responses=documented(
-        *(Kind.EVENT, Kind.SIGNATURE, Kind.NOT_FOUND, Kind.MEDIA_TYPE),
+        *(Kind.EVENT, Kind.EVENT_REUSED, Kind.SIGNATURE, Kind.NOT_FOUND, Kind.MEDIA_TYPE),
         anywhere=(Kind.CROSS_SITE, Kind.TOO_LARGE, Kind.RATE_LIMIT, Kind.UNAVAILABLE),
     ),
 )
 async def take_events(message: Annotated[Message, Depends(signed_message)], web: TheWeb) -> Response:
     """Take CloudEvents that ask for deletions: one in binary or structured mode, or several, all or none of them.
 
-    When this is answered, they are stored. An event that comes again counts once, and is answered as the first time.
-    After a 503 send it again.
+    When this is answered, they are stored. An event that comes again counts once, and is answered as the first time;
+    with other customers it is refused, and the others of its body are stored. After a 503 send it again.
     """
     events = await message.events(web.reader)
     taken = await web.store.gatherer.take(events)
-    web.metrics.count_events(len(taken), sum(each.known for each in taken))
+    counted = [each for each in taken if each]
+    web.metrics.count_events(len(counted), sum(each.known for each in counted))
+    if len(counted) < len(taken):
+        raise _reused([number for number, each in enumerate(taken, 1) if each is None], len(taken))
     answers = [
         {"source": event.source, "id": event.id, "reference": reference_of(each.gathering_id)}
-        for event, each in zip(events, taken, strict=True)
+        for event, each in zip(events, counted, strict=True)
     ]
     return JSONResponse({"events": answers}, 202)
+
+
+def _reused(numbers: list[int], of: int) -> Problem:
+    if of == 1:
+        return Problem(Kind.EVENT_REUSED, REUSED)
+    more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
+    return Problem(Kind.EVENT_REUSED, f"event {numbers[0]}{more}: {REUSED}; all others are stored", events=numbers)

@@ -43,6 +43,7 @@ class Kind(Enum):
     RULE = _Row("rule", 409, "A guard refused")
     INPUT = _Row("input", 422, "The file cannot be taken")
     EVENT = _Row("event", 400, "The event can never be taken")
+    EVENT_REUSED = _Row("event_reused", 409, "The event's ID was used for another event")
     SIGNATURE = _Row("signature", 401, "The signature does not count")
     REQUEST = _Row("request", 422, "The request cannot be understood")
     NOT_FOUND = _Row("not_found", 404, "There is no such thing")

@@ -3,13 +3,14 @@
 -- KEYS: the open gathering, gatherings
 -- ARGV: a gathering that may be opened (ID, then the ID packed), lane, most records in one, for how long one gathers (ms),
 --       prefix of gatherings' keys, prefixes of what was seen (one a period, newest first) joined by a space, when what is
---       seen now is forgotten (s since the epoch), the events' digests (12 bytes each), and as JSON of each event the
---       number of its records, when they are due (s) or '', and their lines: three arrays
+--       seen now is forgotten (s since the epoch), the events' digests (12 bytes each), those of their customers (6 bytes
+--       each), and as JSON of each event the number of its records, when they are due (s) or '', and their lines: three
+--       arrays
 -- All events of one call have a place in one gathering. Returns flat, of each event: the packed ID of the gathering that
--- took it, now or the first time, and whether it was known.
+-- took it, now or the first time, and 0; 1 if it was known; 2 if it was known with other customers, and so is not taken.
 -- Thousands of events come in a second: what can be written once for all of them is.
 local fresh, lane, most, prefix = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
-local digests, events = ARGV[8], cjson.decode(ARGV[9])
+local digests, customers, events = ARGV[8], ARGV[9], cjson.decode(ARGV[10])
 local counts, dues, lines = events[1], events[2], events[3]
 local open, rows, earliest = redis.call('GET', KEYS[1]), 0, false
 local joined = {}
@@ -45,7 +46,7 @@ local function close()
   open = false
 end
 
-local function take(i, bucket, field)
+local function take(i, bucket, field, named)
   if open and rows + counts[i] > most then close() end
   if not open then
     open, rows, earliest = fresh, 0, false
@@ -56,7 +57,7 @@ local function take(i, bucket, field)
   joined[#joined + 1] = lines[i]
   rows = rows + counts[i]
   if dues[i] ~= '' and (not earliest or dues[i] < earliest) then earliest = dues[i] end
-  redis.call('HSET', periods[1] .. bucket, field, open:sub(14))
+  redis.call('HSET', periods[1] .. bucket, field, open:sub(14) .. named)
   if redis.call('HLEN', periods[1] .. bucket) == 1 then redis.call('EXPIREAT', periods[1] .. bucket, ARGV[7]) end
   return open:sub(14)
 end
@@ -64,10 +65,11 @@ end
 local answer, known_in = {}, false
 for i = 1, #counts do
   local bucket, field = digests:sub(12 * i - 11, 12 * i - 10), digests:sub(12 * i - 9, 12 * i)
+  local named = customers:sub(6 * i - 5, 6 * i)
   local known, where = seen(bucket, field)
   if known then known_in = where end
-  answer[#answer + 1] = known or take(i, bucket, field)
-  answer[#answer + 1] = known and 1 or 0
+  answer[#answer + 1] = known and known:sub(1, 8) or take(i, bucket, field, named)
+  answer[#answer + 1] = known and (known:sub(9) == named and 1 or 2) or 0
 end
 write()
 -- Something is written each time, else whoever asks again would not wait for replicas (docs/decisions/0010).
