@@ -24,7 +24,7 @@ from celery.signals import worker_init, worker_process_init, worker_process_shut
 from redis.exceptions import RedisError
 
 from tasks.app import settings
-from worker.pipeline.duties import beside
+from worker.pipeline.duties import Trouble, beside
 from worker.wiring import Worker, open_worker
 
 EXIT_WITH_STDIN = "EXPUNGE_EXIT_WITH_STDIN"
@@ -122,12 +122,14 @@ class Process:
         self._loop.close()
 
     async def _live(self) -> None:
+        trouble = Trouble("worker process")
         while not self._closing.is_set():
             try:
                 async with open_worker(settings, lambda: self.stopping or stopping.is_set()) as worker:
+                    trouble.over()
                     await self._reconcile_until_closed(worker)
             except RedisError as error:
-                log.warning("waiting for Redis", error=type(error).__name__)
+                trouble.met(error)
                 await asyncio.sleep(1)
 
     async def _reconcile_until_closed(self, worker: Worker) -> None:

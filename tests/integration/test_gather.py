@@ -270,4 +270,5 @@ async def test_an_outage_of_redis_is_told_once_and_the_next_one_again(
         await enough.wait()
         closing.cancel()
         await asyncio.wait([closing])
-    assert [line["event"] for line in told] == ["gathering of events waits for Redis"] * 2
+    assert [line["event"] for line in told] == ["waits for Redis", "goes on"] * 2
+    assert {line["duty"] for line in told} == {"gathering of events"}

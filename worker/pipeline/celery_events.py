@@ -11,18 +11,17 @@ from typing import Any, Final
 
 import structlog
 from kombu.utils import json
-from redis.exceptions import RedisError
 
 from worker.domain.events import BadEventError, Event
 from worker.intake.celery_message import CeleryReader
-from worker.logs import where
+from worker.pipeline.duties import Trouble
 from worker.pipeline.gather import Gatherer
 from worker.store.dead_letters import DeadLetter, DeadLetters
 from worker.store.event_queue import LARGEST, EventQueue, Queued
 
 EVERY: Final = 0.5
 """Seconds between two looks at an empty queue."""
-_PATIENCE: Final = 5.0  # seconds to wait for a Redis that is away
+_PATIENCE: Final = 5.0  # seconds after a round that failed
 
 log = structlog.get_logger(__name__)
 
@@ -42,21 +41,21 @@ class CeleryEvents:
 
     async def take_forever(self) -> None:
         """Run in every worker process; one of them reads at a time."""
-        told = ""
+        asking, taking = Trouble("reader of Celery producers' events"), Trouble("taking of Celery producers' events")
         while True:
-            pause = EVERY
-            try:
-                if await self._queue.take_turn():
-                    await self.take_waiting()
-                    told = ""
-            except RedisError as error:
-                if told != (told := type(error).__name__):  # an ACL without the queue's keys says so for ever
-                    log.warning("events of Celery producers wait for Redis", error=told)
-                pause = _PATIENCE
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
-                log.error("events of Celery producers were not taken", error=where(error))
-                pause = _PATIENCE
+            pause = _PATIENCE
+            with asking:
+                mine = await self._queue.take_turn()
+                asking.over()
+                pause = await self._round(taking) if mine else EVERY
             await asyncio.sleep(pause)
+
+    async def _round(self, taking: Trouble) -> float:
+        with taking:  # an ACL without the queue's keys is met here, by whoever has the turn
+            await self.take_waiting()
+            taking.over()
+            return EVERY
+        return _PATIENCE
 
     async def take_waiting(self) -> None:
         """Take all that wait, until none does. After a ``RedisError``, what was not taken waits still."""

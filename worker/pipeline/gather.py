@@ -13,7 +13,6 @@ from datetime import UTC
 from typing import BinaryIO, Final, Generic, NamedTuple, TypeVar, cast
 
 import structlog
-from redis.exceptions import RedisError
 
 from worker.domain.batches import Lane
 from worker.domain.errors import ExpungeError
@@ -22,9 +21,9 @@ from worker.domain.people import EVENTS
 from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
 from worker.intake.source import Source
-from worker.logs import where
 from worker.pipeline.accept import describe
 from worker.pipeline.admission import signed
+from worker.pipeline.duties import Trouble
 from worker.pipeline.reconcile import Feeder
 from worker.pipeline.submission import take_in
 from worker.store.batches import Batches
@@ -107,18 +106,11 @@ class Gatherer:
 
     async def close_forever(self) -> None:
         """Make batches of what is due, again and again; what fails stays as it is, and its turn comes again."""
-        told = ""
+        trouble = Trouble("gathering of events")
         while True:
-            try:
+            with trouble:
                 await self.close_due()
-                told = ""
-            except RedisError as error:
-                what = type(error).__name__
-                if what != told:  # an outage may last for hours
-                    log.warning("gathering of events waits for Redis", error=what)
-                told = what
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
-                log.error("events were not made a batch", error=where(error))
+                trouble.over()
             await asyncio.sleep(EVERY)
 
     async def close_due(self) -> None:

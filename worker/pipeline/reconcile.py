@@ -6,12 +6,8 @@ message was lost or whose holder died: it is due, so a message is sent.
 
 import asyncio
 
-import structlog
-from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
-
 from worker.domain.batches import Target
-from worker.logs import where
+from worker.pipeline.duties import Trouble
 from worker.queue import Publisher
 from worker.store.batches import Batches
 from worker.store.shards import Presence, Shards
@@ -19,8 +15,6 @@ from worker.store.shards import Presence, Shards
 EVERY = 5.0
 """Seconds between two rounds."""
 _LEAST_WINDOW = 4
-
-log = structlog.get_logger(__name__)
 
 
 class Feeder:
@@ -55,13 +49,14 @@ class Feeder:
 
     async def reconcile_forever(self, name: str) -> None:
         """Run in every worker process under its name; each round is made by one of them."""
+        reconciling, feeding = Trouble("reconciler"), Trouble("feeding of the queue")
         while True:
-            try:
+            with reconciling:
                 processes = await self._presence.beat(name)
-                if await self._presence.take_turn(name, EVERY * 0.8):
-                    await self.feed_all(processes)
-            except (RedisError, OperationalError) as error:
-                log.warning("reconciler waits", error=type(error).__name__)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next round must come
-                log.error("reconciler failed", error=where(error))
+                mine = await self._presence.take_turn(name, EVERY * 0.8)
+                reconciling.over()
+                if mine:
+                    with feeding:
+                        await self.feed_all(processes)
+                        feeding.over()
             await asyncio.sleep(EVERY)

@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import Any
 
 import structlog
-from redis.exceptions import RedisError
 
 from worker.callbacks.client import Answer, Poster
 from worker.callbacks.message import Message, Signer, envelope
@@ -23,7 +22,7 @@ from worker.domain.audit import Deed, Entry
 from worker.domain.batches import Batch, BatchState, Target
 from worker.domain.callbacks import Callback, Schedule, Standing
 from worker.domain.retry_after import retry_after_seconds
-from worker.logs import where
+from worker.pipeline.duties import Trouble
 from worker.reports.columns import rfc3339
 from worker.store.audit import Audit
 from worker.store.batches import Batches
@@ -119,17 +118,14 @@ class Teller:
 
     async def _tell_one_forever(self, callback: Callback) -> None:
         """Each address on its own, so that none waits for another."""
+        trouble = Trouble("callback", host=callback.host)
         again = True
         while True:
-            try:
+            pause = _OTHERS
+            with trouble:
                 pause = await self.look(callback, again=again)
                 again = False
-            except RedisError as error:
-                log.warning("callbacks wait for Redis", error=type(error).__name__)
-                pause = _OTHERS
-            except Exception as error:  # noqa: BLE001 - whatever it is, the next look must come
-                log.error("callback failed", host=callback.host, error=where(error))
-                pause = _OTHERS
+                trouble.over()
             await asyncio.sleep(pause)
 
     async def leave(self) -> None:
