@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -202,6 +203,33 @@ def test_while_redis_is_away_a_listener_waits_and_says_so_once_and_a_stop_is_a_s
         valkey.kill()
         code, _, err = stopped(valkey_away)
         assert code == 0, err
+
+
+def test_a_stream_that_becomes_something_else_is_told_once_and_waited_for(
+    listen: Listen, redis: Redis, make_ids: MakeIds
+) -> None:
+    first, second = make_ids(2)
+    listener = listen()
+    redis.xadd(STREAM, fields_of(0, first))
+    wait_for(lambda: all_is_done(redis))
+    assert listener.stderr is not None
+    redis.set(STREAM, "x")
+    said = [listener.stderr.readline()]
+    while said[-1] and "waiting until" not in said[-1]:
+        said.append(listener.stderr.readline())
+    time.sleep(3)  # several tries
+    redis.delete(STREAM)
+    while said[-1] and "the stream is back" not in said[-1]:
+        said.append(listener.stderr.readline())
+    redis.xadd(STREAM, fields_of(1, second))
+    wait_for(lambda: all_is_done(redis))
+    code, _, err = stopped(listener)
+    assert code == 0, err
+    assert [line for line in said if "is a stream again" in line or "is back" in line] == [
+        f"--stream: the key '{STREAM}' holds something else than a stream; waiting until it is a stream again ...\n",
+        "the stream is back\n",
+    ]
+    assert sum("the stream's group was gone" in line for line in said) == 1, said
 
 
 def test_it_stops_although_nobody_reads_what_it_says(listen: Listen, redis: Redis) -> None:

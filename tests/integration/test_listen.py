@@ -9,15 +9,14 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from tests.conftest import make_settings
-from worker.domain.errors import UsageError
 from worker.domain.events import REUSED, Event
 from worker.pipeline.letters import TakenAgain, take_again
-from worker.pipeline.listen import MOST_DELIVERIES, Listener
+from worker.pipeline.listen import MOST_DELIVERIES, Listener, Problem
 from worker.store.gatherings import Taken
-from worker.store.streams import EventStream
+from worker.store.streams import EventStream, NoStreamError
 from worker.wiring import Store, entry_reader, open_store
 
 STREAM, GROUP = "closed-accounts", "expunge"
@@ -30,13 +29,13 @@ class Rig:
     def __init__(self, store: Store, redis: Redis, **settings: Any) -> None:
         self.store, self.redis = store, redis
         self._reader = entry_reader(make_settings("redis://unused", **settings))
-        self.outages: list[RedisError | None] = []
+        self.problems: list[Problem | None] = []
 
     def stream(self, *, delete: bool = False, claim_after: float = SOON) -> EventStream:
         return EventStream(self.redis, STREAM, GROUP, self.store.dead_letters, claim_after, delete=delete)
 
     def listener(self, stream: EventStream) -> Listener:
-        return Listener(stream, self._reader, self.store.gatherer, 0.01, self.outages.append)
+        return Listener(stream, self._reader, self.store.gatherer, 0.01, self.problems.append)
 
     @asynccontextmanager
     async def listening(self, stream: EventStream | None = None) -> AsyncIterator[Listener]:
@@ -155,7 +154,7 @@ async def test_a_bad_entry_is_never_acknowledged_without_its_letter(rig: Rig, mo
     with monkeypatch.context() as dying:
         dying.setattr(rig.store.dead_letters, "add_to", die)
         task = asyncio.create_task(rig.listener(stream).listen(stopping))
-        await until(lambda: _true(rig.outages))
+        await until(lambda: _true(rig.problems))
         stopping.set()
         await task
     assert await rig.pending() == 1
@@ -324,7 +323,7 @@ async def test_while_redis_fails_it_waits_and_says_so_once_and_then_takes_what_i
     await rig.add("c1")
     async with rig.listening(rig.stream(claim_after=3600)) as listener:
         await counted(listener, 1)
-    assert [type(each) for each in rig.outages] == [RedisConnectionError, type(None)]
+    assert [type(each) for each in rig.problems] == [RedisConnectionError, type(None)]
     assert await rig.customers() == ["c1"]
 
 
@@ -358,8 +357,59 @@ async def test_what_is_done_is_deleted_from_the_stream_only_if_asked(rig: Rig) -
 
 async def test_a_key_that_is_no_stream_is_refused(rig: Rig) -> None:
     await rig.redis.set(STREAM, "x")
-    with pytest.raises(UsageError, match=f"the key '{STREAM}' holds something else than a stream"):
+    with pytest.raises(NoStreamError, match=f"the key '{STREAM}' holds something else than a stream"):
         await rig.stream().create()
+
+
+async def test_a_key_that_becomes_something_else_is_told_once_and_the_stream_is_waited_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline.listen._PAUSE", 0.001)
+    with capture_logs() as logged:
+        async with rig.listening() as listener:
+            await rig.add("c1")
+            await counted(listener, 1)
+            await rig.redis.set(STREAM, "x")
+            await until(lambda: _true(rig.problems))
+            await asyncio.sleep(0.1)  # several tries
+            assert not logged
+            await rig.redis.delete(STREAM)
+            await until(lambda: _true(None in rig.problems))
+            await rig.add("c2")
+            await counted(listener, 2)
+    assert [type(each) for each in rig.problems] == [NoStreamError, type(None)]
+    assert [line["event"].partition(":")[0] for line in logged] == ["the stream's group was gone"]
+    assert await rig.customers() == ["c1", "c2"]
+
+
+async def test_a_key_that_is_no_stream_when_it_is_acknowledged_drops_nothing_that_was_in_hand(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.pipeline.listen._PAUSE", 0.001)
+    done = EventStream.done
+    overwritten = False
+
+    async def overwritten_before(self: EventStream, *args: Any) -> None:
+        nonlocal overwritten
+        if not overwritten:
+            overwritten = True
+            await rig.redis.rename(STREAM, "kept")
+            await rig.redis.set(STREAM, "x")
+        await done(self, *args)
+
+    monkeypatch.setattr(EventStream, "done", overwritten_before)
+    async with rig.listening() as listener:
+        await rig.add("c1")
+        await until(lambda: _true(rig.problems))
+        await rig.redis.rename("kept", STREAM)
+        await counted(listener, 1)
+
+        async def acknowledged() -> bool:
+            return await rig.pending() == 0
+
+        await until(acknowledged)
+    assert [type(each) for each in rig.problems] == [NoStreamError, type(None)]
+    assert await rig.customers() == ["c1"]
 
 
 async def test_what_waits_in_the_stream_can_be_told(rig: Rig) -> None:

@@ -18,10 +18,10 @@ from worker.cli.output import PLAIN_EVERY, emit, say
 from worker.domain.errors import ExpungeError, UsageError
 from worker.domain.people import Act
 from worker.pipeline.duties import beside
-from worker.pipeline.listen import Counts, Listener
+from worker.pipeline.listen import Counts, Listener, Problem, kind_of
 from worker.settings import load_settings
 from worker.store.connection import readable_errors
-from worker.store.streams import EventStream, GroupGoneError
+from worker.store.streams import EventStream, GroupGoneError, NoStreamError
 from worker.wiring import Store, entry_reader, redis_url
 
 _DRAIN = 10.0  # seconds for what is in hand when it is asked to stop
@@ -80,7 +80,7 @@ class _Listening:
         self._name, self._group, self._claim_after, self._delete = stream, group, claim_after, delete
         self._stopping = asyncio.Event()
         self._counts = Counts()
-        self._away = False
+        self._problem: Problem | None = None
         self.stopped_by: signal.Signals | None = None
 
     async def run(self) -> None:
@@ -133,16 +133,18 @@ class _Listening:
         if not self._settings.event_types:
             say("EXPUNGE_EVENT_TYPES is not set: CloudEvents are refused, and only flat entries are taken")
 
-    def _tell(self, error: RedisError | None) -> None:
-        if (error is not None) == self._away:
+    def _tell(self, problem: Problem | None) -> None:
+        before, self._problem = self._problem, problem
+        if kind_of(problem) is kind_of(before):
             return  # the other one has told it
-        self._away = error is not None
-        if error is None:
-            say("Redis is back")
+        if problem is None:
+            say("the stream is back" if isinstance(before, NoStreamError) else "Redis is back")
             return
         try:
             with readable_errors(redis_url(self._settings)):
-                raise error
+                raise problem
+        except NoStreamError as error:
+            say(f"{error}; waiting until it is a stream again ...")
         except ExpungeError as readable:
             say(f"{readable}; nothing is lost, waiting for it ...")
 
@@ -151,7 +153,7 @@ class _Listening:
         shown, at = 0, time.monotonic()
         while True:
             await asyncio.sleep(PLAIN_EVERY)
-            with suppress(RedisError, GroupGoneError):
+            with suppress(RedisError, GroupGoneError, NoStreamError):
                 waiting = await stream.waiting()
                 done, now = self._done(), time.monotonic()
                 if done != shown:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
@@ -18,7 +19,7 @@ from worker.intake.stream_entry import EntryReader, kept
 from worker.logs import where
 from worker.pipeline.gather import Gatherer
 from worker.store.dead_letters import DeadLetter
-from worker.store.streams import FIRST, EventStream, GroupGoneError, StreamEntry
+from worker.store.streams import FIRST, EventStream, GroupGoneError, NoStreamError, StreamEntry
 
 MOST_DELIVERIES = 5
 """Of one entry; if it is still not taken then, it is a dead letter."""
@@ -26,7 +27,17 @@ WAY = "stream"
 """What dead letters of streams have as their way."""
 _PAUSE = 1.0  # seconds between two attempts while Redis is away
 
+Problem: TypeAlias = RedisError | NoStreamError
+"""What a listener waits for the end of."""
+
 log = structlog.get_logger(__name__)
+
+
+def kind_of(problem: Problem | None) -> type[Problem] | None:
+    """Problems of one kind are told once."""
+    if problem is None:
+        return None
+    return NoStreamError if isinstance(problem, NoStreamError) else RedisError
 
 
 @dataclass
@@ -49,12 +60,13 @@ class Listener:
         reader: EntryReader,
         gatherer: Gatherer,
         recover_every: float,
-        tell: Callable[[RedisError | None], None],
+        tell: Callable[[Problem | None], None],
         counts: Counts | None = None,
     ) -> None:
         """``recover_every``: seconds between two looks for what others left.
 
-        ``tell`` is called when Redis begins to fail, and with ``None`` when it is back. ``counts`` may be shared.
+        ``tell`` is called when Redis begins to fail, or the key to be no stream, and with ``None`` when all is well
+        again. ``counts`` may be shared.
         """
         self._stream = stream
         self._reader = reader
@@ -63,15 +75,15 @@ class Listener:
         self._tell = tell
         self._in_hand: Sequence[StreamEntry] = []
         self._recover_at = 0.0
-        self._failing = False
+        self._failing: type[Problem] | None = None
         self._group_gone = False
         self.counts = counts or Counts()
 
     async def listen(self, stopping: asyncio.Event) -> None:
         """Take entries until it is asked to stop; what is in hand then is done first.
 
-        Waits for Redis while that is away. Raises ``RedisError`` only if it refuses this user, and ``UsageError`` if
-        the key is no stream.
+        Waits for Redis while that is away, and for the stream while its key holds something else. Raises ``RedisError``
+        only if it refuses this user.
         """
         while not stopping.is_set():
             try:
@@ -79,25 +91,25 @@ class Listener:
             except (NoPermissionError, AuthenticationError):
                 raise
             except GroupGoneError:
-                log.warning("the stream's group is gone: it is made again, from the stream's first entry on")
                 self._group_gone = True
-            except RedisError as error:
+            except (RedisError, NoStreamError) as error:
                 self._note(error)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), _PAUSE)
             else:
                 self._note(None)
-        with suppress(RedisError, GroupGoneError):
+        with suppress(RedisError, GroupGoneError, NoStreamError):
             await self._stream.leave()
 
-    def _note(self, error: RedisError | None) -> None:
-        if (error is not None) != self._failing:
-            self._failing = error is not None
+    def _note(self, error: Problem | None) -> None:
+        if kind_of(error) is not self._failing:
+            self._failing = kind_of(error)
             self._tell(error)
 
     async def _step(self, stopping: asyncio.Event) -> None:
         if self._group_gone:
-            await self._stream.create()
+            if await self._stream.create():
+                log.warning("the stream's group was gone: it was made again, from the stream's first entry on")
             self._group_gone = False
         await self._take_in_hand()  # what an error of Redis left
         if time.monotonic() >= self._recover_at:
@@ -135,7 +147,7 @@ class Listener:
             return
         try:
             await self._take(self._in_hand)
-        except (RedisError, GroupGoneError):
+        except (RedisError, GroupGoneError, NoStreamError):
             raise
         except Exception as error:  # noqa: BLE001 - one entry must not end the listener, for it would come again
             log.error("entries were not taken; each comes again alone", entries=len(self._in_hand), error=where(error))

@@ -27,6 +27,10 @@ class GroupGoneError(Exception):
     """The stream or its group is not there any more, as when somebody deleted it."""
 
 
+class NoStreamError(UsageError):
+    """The key holds something else than a stream."""
+
+
 class StreamEntry(NamedTuple):
     """What somebody put into the stream."""
 
@@ -45,7 +49,10 @@ class Claimed(NamedTuple):
 
 
 class EventStream:
-    """One stream as one consumer of one group sees it. All may raise ``RedisError`` and ``GroupGoneError``."""
+    """One stream as one consumer of one group sees it.
+
+    All may raise ``RedisError``, ``GroupGoneError`` and ``NoStreamError``.
+    """
 
     def __init__(
         self, redis: Redis, name: str, group: str, letters: DeadLetters, claim_after: float, *, delete: bool
@@ -67,14 +74,16 @@ class EventStream:
         self._drop = Script(redis, "drop_consumers")
         self._done = Script(redis, "done_entries")
 
-    async def create(self) -> None:
-        """Make the group where it is missing, and with it the stream; it begins with the stream's first entry."""
+    async def create(self) -> bool:
+        """Make the group, and with it the stream; it begins with the stream's first entry. ``False``: it is there."""
         with self._readable():
             try:
                 await self._redis.xgroup_create(self.name, self._group, id="0", mkstream=True)
             except ResponseError as error:
                 if "BUSYGROUP" not in str(error):
                     raise
+                return False
+        return True
 
     async def read(self) -> list[StreamEntry]:
         """The next entries, which nobody of the group has had; waits for a second if there are none."""
@@ -146,7 +155,7 @@ class EventStream:
             if any(words in str(error) for words in _GONE):
                 raise GroupGoneError from None
             if "WRONGTYPE" in str(error):
-                raise UsageError(f"--stream: the key '{self.name}' holds something else than a stream") from None
+                raise NoStreamError(f"--stream: the key '{self.name}' holds something else than a stream") from None
             raise
 
 
