@@ -50,10 +50,11 @@ def _words(value: Any) -> Any:
 
 
 def _json_path(text: str) -> str:
+    """A query of RFC 9535; the library's own reading would take more, and a name alone as a path."""
     try:
-        jsonpath.compile(text)
+        jsonpath.compile(text, strict=True)
     except jsonpath.JSONPathError as error:
-        problem = str(error).splitlines()[0]
+        problem = error.args[0] if text.startswith("$") else "it must begin with $"
         raise ValueError(f"is no JSONPath: {problem}; write it like $.customer_id or $.customers[*].id") from None
     return text
 

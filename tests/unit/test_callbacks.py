@@ -245,7 +245,7 @@ async def test_what_is_wrong_is_said_in_words_without_the_url(
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr("worker.callbacks.client.socket.getaddrinfo", unknown)
-    assert await post(f"https://{NAME}/?key=sesame") == Answer(None, "its name has no address")
+    assert await post(f"https://{NAME}/?key=sesame") == Answer(None, "is a name without an address")
 
 
 async def test_only_a_certificate_that_is_trusted_is_told_anything(

@@ -590,6 +590,11 @@ def test_event_types_are_a_list_and_the_path_of_customers_is_a_json_path(
 ) -> None:
     monkeypatch.setenv("EXPUNGE_EVENT_TYPES", "a.closed, b.closed")
     assert load_settings().event_types == {"a.closed", "b.closed"}
+    line = refusal.of("EVENT_CUSTOMERS", "customer_id")
+    assert line.startswith("EXPUNGE_EVENT_CUSTOMERS: 'customer_id': is no JSONPath: it must begin with $; ")
+    assert "like $.customer_id " in line
+    line = refusal.of("EVENT_CUSTOMERS", "$.a | $.b")
+    assert line.startswith("EXPUNGE_EVENT_CUSTOMERS: '$.a | $.b': is no JSONPath: ")
     line = refusal.of("EVENT_CUSTOMERS", "$.a[")
     assert line.startswith("EXPUNGE_EVENT_CUSTOMERS: '$.a[': is no JSONPath: ")
     assert "\n" not in line

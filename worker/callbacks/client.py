@@ -81,7 +81,7 @@ def _words(error: BaseException) -> str:
         case PrivateAddressError():
             return PRIVATE
         case socket.gaierror():
-            return "its name has no address"
+            return "is a name without an address"
         case ConnectionRefusedError():
             return "refuses connections"
         case TimeoutError():
