@@ -1,6 +1,7 @@
 """What Celery producers send lies in its queue until it is persisted, and what is wrong is kept apart (SPEC 8)."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,6 +192,28 @@ async def test_bad_messages_hold_up_no_good_ones(
     reasons = [letter.reason for letter in await letters(here.store)]
     assert len(reasons) == 12
     assert reasons[6] == "it names 4 customers; at most 3 can be in one event", "no more than a rolling batch holds"
+
+
+async def test_a_dead_letter_is_found_by_its_task_or_by_the_digest_of_its_message_and_shows_no_id_that_a_sender_chose(
+    worker: Open, producer: Producer, redis: Redis, redis_url: str
+) -> None:
+    here = await opened(worker)
+    task_id = producer.send(["a/b"])
+    await here.celery_events.take_waiting()
+    producer.send(["a/b"], task_id="customer-17")
+    (raw,) = waiting(redis_url)
+    await here.celery_events.take_waiting()
+    await redis.lpush(QUEUE, b"junk")
+    await here.celery_events.take_waiting()
+    await here.celery_events.take_call(task_id, ["a/b"], {})
+    await here.celery_events.take_call("customer-17", ["a/b"], {})
+    assert [letter.place for letter in await letters(here.store)] == [
+        f"{QUEUE} task {task_id}",
+        f"{QUEUE} sha1 {hashlib.sha1(raw, usedforsecurity=False).hexdigest()}",
+        f"{QUEUE} sha1 {hashlib.sha1(b'junk', usedforsecurity=False).hexdigest()}",
+        f"task {task_id}",
+        "task ?",
+    ]
 
 
 async def test_a_message_that_is_too_large_is_not_even_read(worker: Open, redis_url: str, redis: Redis) -> None:

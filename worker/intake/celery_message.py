@@ -3,6 +3,7 @@
 import base64
 from datetime import UTC, date, datetime
 from typing import Any, Final, cast
+from uuid import UUID
 
 import orjson
 from kombu.exceptions import DecodeError
@@ -37,6 +38,13 @@ class CeleryReader:
             raise BadEventError("it has callbacks, or is part of a chain or chord: nothing could go on after it")
         return self.call(headers.get("id"), args, kwargs)
 
+    def task_of(self, raw: bytes) -> str | None:
+        """The ID of a message's task, for one that may be wrong otherwise; ``None`` as with ``shown_id``."""
+        try:
+            return shown_id(orjson.loads(raw)["headers"]["id"])
+        except (ValueError, LookupError, TypeError):
+            return None
+
     def call(self, task_id: Any, args: Any, kwargs: Any) -> Event:
         """A call of the task with these arguments; raises ``BadEventError``."""
         try:
@@ -46,6 +54,14 @@ class CeleryReader:
         if not isinstance(customer_ids, list | tuple):
             raise BadEventError("its customer_ids are no list; a single one is a list too: ['id']")
         return self._rule.event(SOURCE, task_id, customer_ids, said)
+
+
+def shown_id(task_id: Any) -> str | None:
+    """A task's ID if it is one that Celery made; a sender's own may be a customer, and is not shown (SPEC 4)."""
+    try:
+        return str(UUID(task_id)) if isinstance(task_id, str) else None
+    except ValueError:
+        return None
 
 
 _SIGNATURE: Final = "customer_ids, reference=None, *, due=None, lane=None"

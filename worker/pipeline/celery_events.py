@@ -13,7 +13,7 @@ import structlog
 from kombu.utils import json
 
 from worker.domain.events import BadEventError, Event
-from worker.intake.celery_message import CeleryReader
+from worker.intake.celery_message import CeleryReader, shown_id
 from worker.pipeline.duties import Trouble
 from worker.pipeline.gather import Gatherer
 from worker.store.dead_letters import DeadLetter, DeadLetters
@@ -68,7 +68,8 @@ class CeleryEvents:
         """Take a call of the task that came to a worker through Celery itself."""
         _, refused = await self._gatherer.take_each([task_id], lambda _: self._reader.call(task_id, args, kwargs))
         content = json.dumps({"id": task_id, "args": args, "kwargs": kwargs}).encode()
-        await self._bury([DeadLetter("celery", f"task {task_id}", reason, content) for _, reason in refused])
+        place = f"task {shown_id(task_id) or '?'}"
+        await self._bury([DeadLetter("celery", place, reason, content) for _, reason in refused])
 
     async def _take(self, messages: Sequence[Queued]) -> None:
         now = datetime.now(UTC)
@@ -76,8 +77,9 @@ class CeleryEvents:
         await self._bury([self._letter(message, reason) for message, reason in refused])
 
     def _letter(self, message: Queued, reason: str) -> DeadLetter:
-        place = f"{self._name} {message.sha1[:12].decode()}"
-        return DeadLetter("celery", place, reason, message.content or b"")
+        task_id = self._reader.task_of(message.content or b"")
+        named = f"task {task_id}" if task_id else f"sha1 {message.sha1.decode()}"
+        return DeadLetter("celery", f"{self._name} {named}", reason, message.content or b"")
 
     def _read(self, message: Queued, now: datetime) -> Event:
         if message.content is None:
