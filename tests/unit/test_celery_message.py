@@ -104,7 +104,7 @@ BAD = [
     (message([]), "it names no customer"),
     (message([SECRET]), "its customer ID is not accepted by EXPUNGE_ID_PATTERN"),
     (message(["c1", 2]), "customer ID 2 of 2 is no text"),
-    (message(["c1", ["c2"]]), "customer ID 2 of 2 is no text"),
+    (message(["c1", ["c2"]]), "customer ID 2 of 2 is a list, and no text"),
     (message(["c1"] * 4), "it names 4 customers; at most 3"),
     (message(["c1"], 17), "its reference is no text"),
     (message(["c1"], said={"due": "soon"}), "its due must be a day"),

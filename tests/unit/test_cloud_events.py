@@ -84,21 +84,40 @@ def test_a_path_may_find_several_customers() -> None:
         (body(id=7), "see id"),
         (body(id="x" * 501), "id must be at most 500"),
         (body(id="a\nb"), "id must be at most 500 printable"),
-        (body(time="yesterday"), "no CloudEvent 1.0 as JSON"),
+        (body(time="yesterday"), "its time is none; write it as"),
+        (body(time=17), "its time is none; write it as"),
+        (body(time=[]), "its time is none; write it as"),
+        (body(time="9999-12-31T24:00:00Z"), "its time is none; write it as"),
+        (body(time="2026-11-28T01:02:03"), "see time"),
+        (body(time="yesterday", specversion="0.3", datacontentencoding=7), "see specversion"),
+        (body(data=None, data_base64=7), "it is data_base64"),
         (body(Type="x"), "no CloudEvent 1.0"),
         (body(type="com.example.account.opened"), "'com.example.account.opened' is none of EXPUNGE_EVENT_TYPES"),
         (body(data=None), "data is no JSON object"),
         (body(data="c1"), "data is no JSON object"),
-        (body(data={}), r"no customer ID at \$\.customer_id"),
-        (body(data={"customer_id": None}), "customer ID is no text"),
+        (body(data={}), r"no customer ID at \$\.customer_id of its data: see EXPUNGE_EVENT_CUSTOMERS"),
+        (body(data={"customer_id": None}), "customer ID is no text: see EXPUNGE_EVENT_CUSTOMERS, which is"),
         (body(data={"customer_id": 17}), "customer ID is no text"),
+        (body(data={"customer_id": ["c1"]}), "customer ID is a list, and no text: see EXPUNGE_EVENT_CUSTOMERS"),
         (body(data={"customer_id": "../admin"}), "not accepted by EXPUNGE_ID_PATTERN"),
         (body(data={"customer_id": ""}), "not accepted by EXPUNGE_ID_PATTERN"),
         (body(due="soon"), "due must be a day"),
         (body(due=17), "due must be a day"),
         (body(due="9999-12-31T23:59:59-14:00"), "due must be a day"),
         (body(lane="fast"), "lane must be one of urgent, bulk"),
-        (body(lane=["urgent"]), "lane must be one of urgent, bulk"),
+        (body(lane=["urgent"]), "its lane is no text, whole number or boolean"),
+        (body(lane=7), "lane must be one of urgent, bulk"),
+        (body(ticket={"no": 1}), "its ticket is no text, whole number or boolean"),
+        (body(ticket=[1]), "its ticket is no text, whole number or boolean"),
+        (body(ticket=1.5), "its ticket is no text, whole number or boolean"),
+        (body(**{"a" * 51: {}}), "one of its attributes is no text"),
+        (body(datacontenttype="text/xml"), "its datacontenttype is no JSON"),
+        (body(datacontenttype="application/xml+jsonx"), "its datacontenttype is no JSON"),
+        (body(datacontenttype=""), "see datacontenttype"),
+        (body(data={"customer_id": "c1", "n": float("nan")}), "has NaN or Infinity in it, which are no JSON"),
+        (body(data={"customer_id": "c1", "n": float("-inf")}), "has NaN or Infinity in it, which are no JSON"),
+        (body(ticket=float("inf")), "has NaN or Infinity in it, which are no JSON"),
+        (body().decode().encode("utf-16"), "no CloudEvent 1.0 as JSON"),
         (body(reference="x" * 201), "reference must be at most 200"),
         (body(reference={}), "reference"),
     ],
@@ -137,6 +156,28 @@ def test_a_key_that_is_twice_is_refused_in_each_mode() -> None:
             read(twice)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "application/vnd.x+json", "Application/JSON; charset=utf-8"])
+def test_data_of_any_kind_of_json_are_taken_and_simple_extensions(kind: str) -> None:
+    sent = body(datacontenttype=kind, ticket=17, urgent=True, nothing=None)
+    sent = sent.replace(b'"ticket"', b'"none": null, "ticket"')
+    assert READER.structured(sent) == Event("/crm", "e1", ("c1",))
+
+
+def test_what_is_no_json_is_refused_in_each_mode() -> None:
+    data = b'{"customer_id": "c1", "n": NaN}'
+    headers = to_binary(stock(), JSONFormat()).headers
+    with pytest.raises(BadEventError, match="has NaN or Infinity"):
+        READER.batched(b"[" + body().replace(b'{"customer_id": "c1"}', data) + b"]")
+    with pytest.raises(BadEventError, match="has NaN or Infinity"):
+        READER.binary(headers, data)
+    with pytest.raises(BadEventError, match="its data is no JSON"):
+        READER.binary(headers, b"{")
+    with pytest.raises(BadEventError, match="its datacontenttype is no JSON"):
+        READER.binary(headers | {"content-type": "text/plain"}, b"{}")
+    with pytest.raises(BadEventError, match="its time is none"):
+        READER.binary(headers | {"ce-time": "yesterday"}, b'{"customer_id": "c1"}')
+
+
 def test_data_that_are_events_are_refused_in_binary_mode() -> None:
     headers = to_binary(stock(), JSONFormat()).headers
     for data in (body(), b"[" + body() + b"]"):
@@ -160,6 +201,6 @@ def test_nesting_that_is_too_deep_is_refused_in_each_mode(depth: int) -> None:
 
 def test_an_event_of_a_batch_is_read_as_it_is_alone() -> None:
     """Whatever else its data hold."""
-    data = {"customer_id": "c1", "number": 10**50, "half a letter": "\ud800", "none": float("nan")}
+    data = {"customer_id": "c1", "number": 10**50, "half a letter": "\ud800", "none": None}
     sent = body(data=data)
     assert READER.batched(b"[" + sent + b"]") == [READER.structured(sent)]

@@ -145,6 +145,10 @@ BAD = {
     "nested deep": (NESTED, "no CloudEvent 1.0 as JSON"),
     "data that are nested deep": (body().replace(b'"c1"', NESTED), "no CloudEvent 1.0 as JSON"),
     "half a letter": (body(data={"customer_id": "\ud800"}), "EXPUNGE_ID_PATTERN"),
+    "a number that is none": (body(data={"customer_id": "c1", "n": float("nan")}), "NaN"),
+    "an extension that is an object": (body(ticket={"no": 1}), "its ticket"),
+    "data that are no JSON": (body(datacontenttype="text/xml"), "datacontenttype"),
+    "a time that is none": (body(time="9999-12-31T24:00:00Z"), "its time is none"),
     "a due beyond time": (body(due="9999-12-31T23:59:59-14:00"), "due"),
 }
 

@@ -48,21 +48,24 @@ class EventRule:
     most: int = MOST_CUSTOMERS
     """Customers in one event."""
 
-    def event(self, source: Any, event_id: Any, customers: Sequence[Any], said: dict[str, Any]) -> Event:
+    def event(
+        self, source: Any, event_id: Any, customers: Sequence[Any], said: dict[str, Any], where: str = ""
+    ) -> Event:
         """An event of what somebody sent, of whatever type it is; raises ``BadEventError``.
 
-        ``said`` may hold ``reference``, ``due`` and ``lane``; what is ``None`` is not said.
+        ``said`` may hold ``reference``, ``due`` and ``lane``; what is ``None`` is not said. ``where`` customers were
+        looked for is said of one that is none, if that was set.
         """
         return Event(
             source=_text("source", source, LONGEST_NAME),
             id=_text("id", event_id, LONGEST_NAME),
-            customer_ids=self._customers(customers),
+            customer_ids=self._customers(customers, where),
             reference=_optional("reference", said.get("reference")),
             due=_due(said.get("due")),
             lane=_lane(said.get("lane")),
         )
 
-    def _customers(self, customers: Sequence[Any]) -> tuple[str, ...]:
+    def _customers(self, customers: Sequence[Any], where: str) -> tuple[str, ...]:
         if not customers:
             raise BadEventError("it names no customer")
         if len(customers) > self.most:
@@ -70,9 +73,15 @@ class EventRule:
         for number, customer in enumerate(customers, 1):
             if not isinstance(customer, str) or not self.ids.accepts(customer):
                 which = "its customer ID" if len(customers) == 1 else f"customer ID {number} of {len(customers):,}"
-                problem = "is not accepted by EXPUNGE_ID_PATTERN" if isinstance(customer, str) else "is no text"
-                raise BadEventError(f"{which} {problem}")
+                raise BadEventError(f"{which} {_problem(customer, where)}")
         return tuple(customers)
+
+
+def _problem(customer: Any, where: str) -> str:
+    if isinstance(customer, str):
+        return "is not accepted by EXPUNGE_ID_PATTERN"
+    what = "is a list, and no text" if isinstance(customer, list) else "is no text"
+    return f"{what}: see {where}" if where else what
 
 
 def _text(name: str, value: Any, longest: int) -> str:

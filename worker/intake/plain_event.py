@@ -17,6 +17,10 @@ _EXTENSION = re.compile(r"[a-z0-9]+")
 _REQUIRED = ("id", "source", "type")
 _TEXTS = ("subject", "datacontenttype", "dataschema")
 _KNOWN = frozenset(("specversion", "time", "data", *_REQUIRED, *_TEXTS))
+SIMPLE = (str, int)  # and so bool
+"""Types that attributes have in JSON (CloudEvents, "JSON Event Format", 2.2)."""
+JSON = "application/json"
+_IS_JSON = re.compile(r"(?:application|text)/(?:[\w.-]+\+)?json")
 
 
 class PlainEvent:
@@ -43,16 +47,18 @@ class PlainEvent:
         return self._attributes.get(name)
 
 
-def plain_event(body: bytes) -> PlainEvent | None:
-    """An event as JSON; ``None`` if that is to be looked at more closely. Raises ``BadEventError`` as ``once`` does."""
-    try:
-        return plainly(_DECODER.decode(body.decode()))
-    except (ValueError, RecursionError):
-        return None
+def parsed(body: bytes) -> Any:
+    """JSON as RFC 8259 has it. Raises ``BadEventError`` as ``once`` does, else ``ValueError`` or ``RecursionError``."""
+    return _DECODER.decode(body.decode())
+
+
+def is_json(media_type: str) -> bool:
+    """Whether data of this media type are JSON."""
+    return _IS_JSON.fullmatch(media_type.partition(";")[0].strip().lower()) is not None
 
 
 def plainly(found: Any) -> PlainEvent | None:
-    """The same of JSON that was read with ``once``."""
+    """An event of JSON that was ``parsed``; ``None`` if that is to be looked at more closely."""
     try:
         return PlainEvent(found) if _is_plain(found) else None
     except ValueError:
@@ -89,7 +95,11 @@ class PlainPath:
         return [data]
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=once)
+def _no_number(_: str) -> None:
+    raise BadEventError("it has NaN or Infinity in it, which are no JSON")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=once, parse_constant=_no_number)
 
 
 def _is_plain(found: Any) -> bool:
@@ -101,7 +111,9 @@ def _is_plain(found: Any) -> bool:
         return False
     if "time" in found and not _is_time(found["time"]):
         return False
-    return all(_EXTENSION.fullmatch(name) for name in found if name not in _KNOWN)
+    if found.get("datacontenttype", JSON) != JSON and not is_json(found["datacontenttype"]):
+        return False
+    return all(_EXTENSION.fullmatch(name) and isinstance(found[name], SIMPLE) for name in found if name not in _KNOWN)
 
 
 def _is_time(value: Any) -> bool:

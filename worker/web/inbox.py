@@ -5,7 +5,6 @@ type of a message that somebody caught could be changed within the five minutes 
 """
 
 import asyncio
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from worker.domain.events import REUSED, BadEventError, Event
 from worker.intake.cloud_events import BATCHED, STRUCTURED, CloudEventReader
+from worker.intake.plain_event import is_json
 from worker.pipeline.gather import reference_of
 from worker.web.bodies import EventsBody
 from worker.web.problems import Kind, Problem, documented
@@ -30,7 +30,6 @@ LARGEST = 512 << 10
 """Bytes of a body."""
 MOST = 1_000
 """Events in a body."""
-_JSON = re.compile(r"(?:application/(?:[\w.-]+\+)?|text/)json")
 _NOT_SET = "no events are taken over HTTP here: set EXPUNGE_EVENT_SECRETS and EXPUNGE_EVENT_TYPES, then start again"
 
 Read = Callable[[CloudEventReader, Headers, bytes], list[Event]]
@@ -83,7 +82,7 @@ def _mode(headers: Headers) -> Read:
         return lambda reader, _, body: [reader.structured(body)]
     if kind == BATCHED:
         return lambda reader, _, body: reader.batched(body)
-    if (not kind or _JSON.fullmatch(kind)) and any(name.startswith("ce-") for name in headers):
+    if (not kind or is_json(kind)) and any(name.startswith("ce-") for name in headers):
         return _binary
     raise Problem(
         Kind.MEDIA_TYPE, f"send {STRUCTURED}, {BATCHED}, or the data as application/json under headers such as ce-type"
