@@ -4,6 +4,8 @@ A message whose acknowledgement failed is not one that is still worked on: kombu
 that was busy while Redis was away then takes no message again: it listens only while it has fewer of them than
 processes, and so does not even notice that its connection is gone.
 
+A Redis that is full refuses the sweep for what died workers had: kombu's log would have a traceback each time.
+
 And what lies in a queue and is no message must not end the worker, nor its connection and with it a shard.
 """
 
@@ -15,6 +17,9 @@ from uuid import uuid4
 import structlog
 from kombu import message
 from kombu.transport import redis, virtual
+from redis.exceptions import ResponseError
+
+from worker.pipeline.duties import Trouble
 
 _Limit = int | float | None
 log = structlog.get_logger(__name__)
@@ -24,6 +29,17 @@ _read = _channel._brpop_read  # noqa: SLF001 - there is no other place to repair
 
 class _QoS(redis.QoS):
     """Which messages this worker has in hand."""
+
+    _sweeping = Trouble("restoring of messages")
+
+    def restore_visible(self, *amounts: int, **more: int) -> None:
+        """Give back what died workers had; what Redis refuses, as when it is full, is asked again at the next turn."""
+        try:
+            super().restore_visible(*amounts, **more)
+        except ResponseError as error:
+            self._sweeping.met(error)
+        else:
+            self._sweeping.over()
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge. What Redis could not be told is delivered once more, and finds its shard done."""

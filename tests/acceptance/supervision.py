@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -31,6 +32,13 @@ class SupervisedWorker:
     def kill(self) -> None:
         """``kill -9`` of the worker and its pool processes; it is started again."""
         os.killpg(self._process.pid, signal.SIGKILL)
+
+    @contextmanager
+    def not_listening(self) -> Iterator[None]:
+        """Its parent process, which takes messages, stands still; those of its pool go on."""
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
 
     def _start(self) -> "subprocess.Popen[str]":
         return self._expunge.start("worker", *self._arguments)

@@ -6,6 +6,7 @@ import logging
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -209,6 +210,29 @@ def test_a_full_redis_is_waited_for_and_refuses_submissions(
         assert {key.split(b"}")[0].split(b"{")[1] for key in redis.keys("expunge:{*")} == {work.batch.encode()}
         work.completes()
         assert expunge("submit", name).returncode == 0
+
+
+def test_a_worker_that_takes_messages_of_a_full_redis_says_it_in_one_line_of_each_duty_and_goes_on(
+    expunge: Expunge, make_ids: MakeIds, valkey: RedisServer, upstream: SimulatorThread
+) -> None:
+    expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_REDIS_URL": valkey.url}
+    ids = make_ids(100)
+    with SupervisedWorker(expunge) as worker, valkey.client() as redis:
+        wait_for(lambda: redis.info("clients")["blocked_clients"] > 0)  # it waits for messages
+        with worker.not_listening():
+            submitted = expunge("submit", expunge.csv(ids))
+            assert submitted.returncode == 0, submitted.stderr
+            redis.config_set("maxmemory", "1mb")
+        work = Work(submitted.stdout.strip(), ids, worker, upstream, expunge)
+        wait_for(lambda: any('duty="taking of messages"' in line for line in worker.lines), otherwise=work.standing)
+        time.sleep(12)  # a try of each second, and a sweep of each tenth
+        redis.config_set("maxmemory", 0)
+        work.completes()
+    told = [line for line in worker.lines[1:] if line.strip()]
+    assert all(line.startswith("timestamp=") for line in told), work.standing()
+    waiting = Counter(line.partition("duty=")[2].strip() for line in told if 'event="waits for Redis"' in line)
+    assert set(waiting.values()) == {1}, waiting
+    assert {'"taking of messages"', '"restoring of messages"', "reconciler"} <= set(waiting), waiting
 
 
 def test_replies_cut_in_the_middle_are_asked_for_again(
