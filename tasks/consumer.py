@@ -1,7 +1,7 @@
 """What a worker does with messages in its own queue that it cannot read: drops them, and shows nothing of them.
 
-Celery itself would print the message, and so the customers that it may name (SPEC 4, promise 8). And it would try
-without a pause to take messages from a Redis that is full, with a traceback every second.
+Celery itself would print the message, and so the customers that it may name (SPEC 4, promise 8). It would also say at
+each try that Redis is away, and try without a pause to take messages from one that is full.
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 from celery.worker import consumer
-from celery.worker.consumer.consumer import CONNECTION_RETRY  # type: ignore[attr-defined] # not in the stubs
+from celery.worker.consumer.consumer import CONNECTION_ERROR, CONNECTION_RETRY  # type: ignore[attr-defined] # not in the stubs
 from kombu.message import Message
 from redis.exceptions import ResponseError
 
@@ -20,39 +20,47 @@ from worker.pipeline.duties import Trouble
 _PAUSE = 1.0  # seconds until what was refused is tried again
 
 log = structlog.get_logger(__name__)
+taking = Trouble("taking of messages")
+"""Of this worker's own queue."""
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return CONNECTION_RETRY not in (record.args or ())
+    """What Celery says at each try to connect is told once instead."""
+    parts = record.args if isinstance(record.args, tuple) else ()
+    tries = record.msg == CONNECTION_ERROR or CONNECTION_RETRY in parts
+    for error in parts if tries else ():
+        if isinstance(error, Exception):
+            taking.met(error)
+    return not tries
 
 
-logging.getLogger(consumer.Consumer.__module__).addFilter(_is_news)  # told by ``Consumer`` itself, once
+logging.getLogger(consumer.Consumer.__module__).addFilter(_is_news)
+
+
+def _pause_if_refused(error: Exception) -> None:
+    if isinstance(error, ResponseError):
+        time.sleep(_PAUSE)
 
 
 class Consumer(consumer.Consumer):
     """Celery's, with other words for what it cannot read."""
 
     connection_errors: tuple[type[Exception], ...]
-    _taking = Trouble("taking of messages")
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Told once, as the other one."""
-        self._wait(exc)
+        """Celery connects anew after it, which waits while nobody answers, but not when somebody refuses."""
+        super().on_connection_error_before_connected(exc)
+        _pause_if_refused(exc)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Celery connects anew after it, which waits while nobody answers, but not when somebody refuses."""
+        """The same after it was connected."""
         super().on_connection_error_after_connected(exc)
-        self._wait(exc)
+        _pause_if_refused(exc)
 
     def on_ready(self) -> None:
         """Messages are taken from now on."""
         super().on_ready()
-        self._taking.over()
-
-    def _wait(self, error: Exception) -> None:
-        self._taking.met(error)
-        if isinstance(error, ResponseError):
-            time.sleep(_PAUSE)
+        taking.over()
 
     def create_task_handler(self, *promise: Any) -> Callable[[Message], None]:
         """Also what Celery stumbles over is dropped: else it would end the worker, or cut off its shards."""

@@ -28,6 +28,8 @@ _RECOVERY = 90.0  # seconds; the longest that is lost: a message's life or a lea
 _ROWS = 1000  # of a submission
 _COMMIT = b"shard_size"  # is said to Redis in a submission's last step alone
 
+TAKING = '"taking of messages"'
+
 log = logging.getLogger(__name__)
 
 
@@ -212,7 +214,7 @@ def test_a_full_redis_is_waited_for_and_refuses_submissions(
         assert expunge("submit", name).returncode == 0
 
 
-def test_a_worker_that_takes_messages_of_a_full_redis_says_it_in_one_line_of_each_duty_and_goes_on(
+def test_a_worker_that_takes_messages_of_a_full_redis_or_loses_it_says_so_in_one_line_of_each_duty_and_goes_on(
     expunge: Expunge, make_ids: MakeIds, valkey: RedisServer, upstream: SimulatorThread
 ) -> None:
     expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_REDIS_URL": valkey.url}
@@ -224,15 +226,20 @@ def test_a_worker_that_takes_messages_of_a_full_redis_says_it_in_one_line_of_eac
             assert submitted.returncode == 0, submitted.stderr
             redis.config_set("maxmemory", "1mb")
         work = Work(submitted.stdout.strip(), ids, worker, upstream, expunge)
-        wait_for(lambda: any('duty="taking of messages"' in line for line in worker.lines), otherwise=work.standing)
+        wait_for(lambda: any(TAKING in line for line in worker.lines), otherwise=work.standing)
         time.sleep(12)  # a try of each second, and a sweep of each tenth
         redis.config_set("maxmemory", 0)
         work.completes()
+        valkey.kill()
+        time.sleep(8)  # Celery's tries come after 2 and 4 more seconds
+        valkey.start()
+        wait_for(lambda: sum(TAKING in line and "goes on" in line for line in worker.lines) == 2)
     told = [line for line in worker.lines[1:] if line.strip()]
     assert all(line.startswith("timestamp=") for line in told), work.standing()
-    waiting = Counter(line.partition("duty=")[2].strip() for line in told if 'event="waits for Redis"' in line)
+    waiting = Counter(line.partition("error=")[2].strip() for line in told if 'event="waits for Redis"' in line)
     assert set(waiting.values()) == {1}, waiting
-    assert {'"taking of messages"', '"restoring of messages"', "reconciler"} <= set(waiting), waiting
+    full = (f"OutOfMemoryError duty={duty}" for duty in (TAKING, '"restoring of messages"', "reconciler"))
+    assert {*full, f"ConnectionError duty={TAKING}"} <= set(waiting), waiting
 
 
 def test_replies_cut_in_the_middle_are_asked_for_again(
