@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from tests.conftest import make_settings
+from worker.domain.audit import Deed
 from worker.domain.errors import UsageError
 from worker.domain.events import REUSED, Event
 from worker.pipeline.letters import TakenAgain, take_again
@@ -369,6 +370,20 @@ async def test_what_waits_in_the_stream_can_be_told(rig: Rig) -> None:
     assert await stream.waiting() == 3
     await stream.read()
     assert await stream.waiting() == 0
+
+
+async def test_who_has_letters_forgotten_is_noted_in_the_same_step_and_once(rig: Rig) -> None:
+    await rig.add("no/customer", "no/other", "no/third")
+    async with rig.listening() as listener:
+        await counted(listener, 3)
+    ids = [letter_id for letter_id, _ in await rig.store.dead_letters.list(10)]
+    assert await rig.store.dead_letters.drop(ids[:2], "olga") == 2
+    assert await rig.store.dead_letters.drop(ids[:2], "olga") == 0
+
+    (entry,) = [each async for each in rig.store.audit.entries() if each.deed is Deed.DEAD_LETTERS_REMOVED]
+    assert (entry.actor, entry.batch_id) == ("olga", None)
+    assert entry.detail == {"letters": "2", "first": ids[0], "last": ids[1], "environment": "sandbox", "merchant": "m1"}
+    assert [letter_id for letter_id, _ in await rig.store.dead_letters.list(10)] == ids[2:]
 
 
 async def test_after_the_pattern_was_mended_letters_can_be_taken_in_again(redis_url: str, redis: Redis) -> None:
