@@ -25,7 +25,7 @@ from tests.conftest import (
 from tests.integration.conftest import Open
 from worker.domain.batches import Environment
 from worker.domain.customer_ids import IdRule
-from worker.domain.errors import RefusedError, UsageError
+from worker.domain.errors import RefusedError, StoreError, UsageError
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.people import NO_APPROVAL, ApprovalRule
@@ -502,6 +502,18 @@ async def test_a_resubmission_that_died_behind_the_release_goes_on_when_it_is_as
     _, again = await resubmitted(ours.store, "c002", "c000")
     assert (again.batch.id, again.known_by) == (taken.batch.id, "reference")
     assert len(await ours.store.batches.recent(None)) == 2
+
+
+async def test_without_a_place_for_the_file_nobody_is_released(worker: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = await worker()
+    await held_back_once(ours)
+    monkeypatch.setattr("tempfile.tempdir", "/dev/full")
+    with pytest.raises(StoreError, match="nobody was released"):
+        await resubmitted(ours.store, "c000", "c002")
+    assert len(await ours.store.holds.all()) == 2
+    monkeypatch.undo()
+    _, taken = await resubmitted(ours.store, "c000", "c002")
+    assert await outcomes(ours.store.batches, taken.batch.id) == {"c000": None, "c002": None}
 
 
 async def test_two_at_once_resubmit_the_same_batch(worker: Open) -> None:
