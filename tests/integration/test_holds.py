@@ -33,6 +33,7 @@ from worker.domain.rates import Rate
 from worker.domain.records import Result
 from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
+from worker.outfit import Worker
 from worker.pipeline.accept import accept, describe
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.delete_shard import delete_shard
@@ -47,13 +48,13 @@ from worker.pipeline.holds import (
     too_late,
 )
 from worker.pipeline.naming import listed
-from worker.pipeline.shard_run import FLUSH_EVERY, NOTICED
+from worker.pipeline.notice import FLUSH_EVERY, NOTICED
 from worker.pipeline.submission import Taken, check_confirmation
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store import keys
 from worker.store.holds import Held, Overlaps
 from worker.store.shards import Recorded, Shards
-from worker.wiring import Store, Worker, open_store
+from worker.wiring import Store, open_store
 
 LITIGATION = Term("litigation 12")
 TAX = Term("tax audit")

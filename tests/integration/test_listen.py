@@ -15,11 +15,12 @@ from tests.conftest import make_settings
 from worker.domain.audit import Deed
 from worker.domain.errors import UsageError
 from worker.domain.events import REUSED, Event
+from worker.outfit import entry_reader
 from worker.pipeline.letters import TakenAgain, take_again
 from worker.pipeline.listen import MOST_DELIVERIES, Listener
 from worker.store.gatherings import Taken
 from worker.store.streams import EventStream
-from worker.wiring import Store, entry_reader, open_store
+from worker.wiring import Store, open_store
 
 STREAM, GROUP = "closed-accounts", "expunge"
 SOON = 0.05  # seconds after which what a consumer left is claimed

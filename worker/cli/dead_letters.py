@@ -12,11 +12,12 @@ from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.errors import UsageError
 from worker.domain.people import Act
+from worker.outfit import entry_reader
 from worker.pipeline.letters import Letters, TakenAgain, take_again
 from worker.reports.columns import rfc3339
 from worker.settings import Settings, load_settings
 from worker.store.dead_letters import DeadLetter
-from worker.wiring import Store, entry_reader
+from worker.wiring import Store
 
 _AT_ONCE = 200
 _ID = re.compile(r"\d{1,20}-\d{1,20}")

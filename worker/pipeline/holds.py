@@ -16,8 +16,8 @@ from worker.intake.source import Source
 from worker.pipeline.accept import describe
 from worker.pipeline.admission import signed
 from worker.pipeline.naming import Customers, some
+from worker.pipeline.notice import NOTICED
 from worker.pipeline.reconcile import Feeder
-from worker.pipeline.shard_run import NOTICED
 from worker.pipeline.submission import Taken, take_in
 from worker.reports.columns import rfc3339
 from worker.store.batches import Batches
