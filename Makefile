@@ -29,9 +29,9 @@ demo: install ## delete 1,200 customers of the built-in simulator and show the r
 
 # Playwright leaves an event loop running, where no asynchronous test can run: a process of its own.
 test: install ## run every test; the acceptance tests mostly wait for processes, so four at a time
-	$(BIN)/python -m pytest -n 2 --ignore tests/acceptance --ignore tests/browser
+	$(BIN)/python -m pytest -n 3 --ignore tests/acceptance --ignore tests/browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
-	$(BIN)/python -m pytest -n 4 tests/acceptance
+	$(BIN)/python -m pytest -n 4 --dist worksteal --durations 25 tests/acceptance
 
 check: install ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .

@@ -12,10 +12,10 @@ from redis.exceptions import RedisError
 from tasks import process
 from tasks.app import app, settings
 from worker.logs import where
+from worker.outfit import Worker
 from worker.pipeline.delete_shard import delete_shard
 from worker.pipeline.shard_run import Ending
 from worker.queue import DELETE_SHARD
-from worker.wiring import Worker
 
 log = structlog.get_logger(__name__)
 

@@ -24,8 +24,8 @@ from celery.signals import worker_init, worker_process_init, worker_process_shut
 from redis.exceptions import RedisError
 
 from tasks.app import settings
+from worker.outfit import Worker, open_worker
 from worker.pipeline.duties import Trouble, beside
-from worker.wiring import Worker, open_worker
 
 EXIT_WITH_STDIN = "EXPUNGE_EXIT_WITH_STDIN"
 """Set by ``expunge run`` for its children: they stop when it is gone, however it went."""

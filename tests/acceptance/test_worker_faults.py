@@ -28,7 +28,7 @@ from tests.conftest import TARGET, UPSTREAM, existing, make_settings, submit
 from worker.cli.report import write_out
 from worker.cli.worker import worker_command
 from worker.pipeline import control
-from worker.queue import Publisher, celery_app
+from worker.queue import Publisher
 from worker.reports.columns import ReportFormat
 from worker.simulator import Entry, Rule, Scenario, SimulatorThread
 from worker.store import keys
@@ -337,7 +337,7 @@ def test_a_worker_dies_in_the_act_of_ending_the_batch(deploy: Callable[..., Depl
 def deliver_again(site: Deployment, shards: list[int]) -> None:
     """Send messages by hand, as the broker does with those that are not acknowledged, and wait until they were read."""
     seen = len(site.events())
-    Publisher(celery_app(broker_url(make_settings(site.redis_url)))).send(site.batch, TARGET, shards)
+    Publisher(broker_url(make_settings(site.redis_url))).send(site.batch, TARGET, shards)
 
     def read() -> bool:
         ended = [event["shard"] for event in site.events()[seen:] if event["event"] == "task_ended"]

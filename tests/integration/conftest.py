@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import make_settings
+from worker.outfit import Worker, open_worker
 from worker.pipeline.attempts import RetryPolicy
 from worker.simulator import Scenario, SimulatorThread
-from worker.wiring import Worker, open_worker
 
 Open = Callable[..., Awaitable[Worker]]
 QUICK = RetryPolicy(max_attempts=3, first=0.02)

@@ -36,6 +36,7 @@ from worker.domain.batches import BatchState, StateReason
 from worker.domain.errors import RefusedError
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History
+from worker.outfit import Worker, open_worker
 from worker.pipeline import control
 from worker.pipeline import shard_run as module
 from worker.pipeline.delete_shard import delete_shard
@@ -46,7 +47,7 @@ from worker.store.scripts import NotReplicatedError
 from worker.store.shards import NotClaimed
 from worker.upstream.client import Client
 from worker.upstream.reply import NoReply, Reply
-from worker.wiring import Store, Worker, open_store, open_worker
+from worker.wiring import Store, open_store
 
 # Cancel
 

@@ -17,11 +17,12 @@ from tests.integration.conftest import Open
 from worker.domain.events import REUSED
 from worker.embedded import embedded_server
 from worker.intake.celery_message import TASK
+from worker.outfit import Worker
 from worker.queue import celery_app, events_queue_of, lists_of
 from worker.store import keys
 from worker.store.dead_letters import DeadLetter
 from worker.store.event_queue import LARGEST
-from worker.wiring import Store, Worker
+from worker.wiring import Store
 
 QUEUE = events_queue_of(TARGET)
 PRIORITIES = (0, 3, 6, 9)

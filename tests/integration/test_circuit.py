@@ -19,6 +19,7 @@ from worker.domain.batches import Batch, BatchState, StateReason
 from worker.domain.outcomes import Reason
 from worker.domain.rates import Rate
 from worker.domain.records import History
+from worker.outfit import Worker
 from worker.pacing import pace
 from worker.pacing.pace import AHEAD, Flow, Grant, Limiter, NotNow, Pacer, Permit, Sign, Signs
 from worker.pipeline import control
@@ -27,7 +28,6 @@ from worker.pipeline.delete_shard import delete_shard
 from worker.pipeline.shard_run import Ending
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store.connection import open_redis
-from worker.wiring import Worker
 
 CIRCUIT = "expunge:circuit:s"
 FAST = Rate.parse("5000/s")

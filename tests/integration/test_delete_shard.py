@@ -24,6 +24,7 @@ from worker.domain.outcomes import Reason
 from worker.domain.rates import Rate
 from worker.domain.records import Doubt, History, Result
 from worker.logs import configure
+from worker.outfit import Worker
 from worker.pacing.pace import AHEAD
 from worker.pipeline import delete_shard as module
 from worker.pipeline.attempts import RetryPolicy
@@ -33,7 +34,6 @@ from worker.pipeline.shard_run import Ending
 from worker.simulator import PERSONAL_VALUES, Entry, Rule, Scenario, SimulatorThread
 from worker.simulator.replies import PERSON
 from worker.store import keys
-from worker.wiring import Worker
 
 
 def ids(count: int, prefix: str = "c") -> list[str]:

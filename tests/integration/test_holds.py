@@ -25,7 +25,7 @@ from tests.conftest import (
 from tests.integration.conftest import Open
 from worker.domain.batches import Environment
 from worker.domain.customer_ids import IdRule
-from worker.domain.errors import RefusedError, UsageError
+from worker.domain.errors import RefusedError, StoreError, UsageError
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.people import NO_APPROVAL, ApprovalRule
@@ -33,6 +33,7 @@ from worker.domain.rates import Rate
 from worker.domain.records import Result
 from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
+from worker.outfit import Worker
 from worker.pipeline.accept import accept, describe
 from worker.pipeline.attempts import RetryPolicy
 from worker.pipeline.delete_shard import delete_shard
@@ -47,13 +48,13 @@ from worker.pipeline.holds import (
     too_late,
 )
 from worker.pipeline.naming import listed
-from worker.pipeline.shard_run import FLUSH_EVERY, NOTICED
+from worker.pipeline.notice import FLUSH_EVERY, NOTICED
 from worker.pipeline.submission import Taken, check_confirmation
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store import keys
 from worker.store.holds import Held, Overlaps
 from worker.store.shards import Recorded, Shards
-from worker.wiring import Store, Worker, open_store
+from worker.wiring import Store, open_store
 
 LITIGATION = Term("litigation 12")
 TAX = Term("tax audit")
@@ -502,6 +503,18 @@ async def test_a_resubmission_that_died_behind_the_release_goes_on_when_it_is_as
     _, again = await resubmitted(ours.store, "c002", "c000")
     assert (again.batch.id, again.known_by) == (taken.batch.id, "reference")
     assert len(await ours.store.batches.recent(None)) == 2
+
+
+async def test_without_a_place_for_the_file_nobody_is_released(worker: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = await worker()
+    await held_back_once(ours)
+    monkeypatch.setattr("tempfile.tempdir", "/dev/full")
+    with pytest.raises(StoreError, match="nobody was released"):
+        await resubmitted(ours.store, "c000", "c002")
+    assert len(await ours.store.holds.all()) == 2
+    monkeypatch.undo()
+    _, taken = await resubmitted(ours.store, "c000", "c002")
+    assert await outcomes(ours.store.batches, taken.batch.id) == {"c000": None, "c002": None}
 
 
 async def test_two_at_once_resubmit_the_same_batch(worker: Open) -> None:

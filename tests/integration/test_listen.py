@@ -12,12 +12,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
 from tests.conftest import make_settings
+from worker.domain.audit import Deed
 from worker.domain.events import REUSED, Event
+from worker.outfit import entry_reader
 from worker.pipeline.letters import TakenAgain, take_again
 from worker.pipeline.listen import MOST_DELIVERIES, Listener, Problem
 from worker.store.gatherings import Taken
 from worker.store.streams import EventStream, NoStreamError
-from worker.wiring import Store, entry_reader, open_store
+from worker.wiring import Store, open_store
 
 STREAM, GROUP = "closed-accounts", "expunge"
 SOON = 0.05  # seconds after which what a consumer left is claimed
@@ -419,6 +421,20 @@ async def test_what_waits_in_the_stream_can_be_told(rig: Rig) -> None:
     assert await stream.waiting() == 3
     await stream.read()
     assert await stream.waiting() == 0
+
+
+async def test_who_has_letters_forgotten_is_noted_in_the_same_step_and_once(rig: Rig) -> None:
+    await rig.add("no/customer", "no/other", "no/third")
+    async with rig.listening() as listener:
+        await counted(listener, 3)
+    ids = [letter_id for letter_id, _ in await rig.store.dead_letters.list(10)]
+    assert await rig.store.dead_letters.drop(ids[:2], "olga") == 2
+    assert await rig.store.dead_letters.drop(ids[:2], "olga") == 0
+
+    (entry,) = [each async for each in rig.store.audit.entries() if each.deed is Deed.DEAD_LETTERS_REMOVED]
+    assert (entry.actor, entry.batch_id) == ("olga", None)
+    assert entry.detail == {"letters": "2", "first": ids[0], "last": ids[1], "environment": "sandbox", "merchant": "m1"}
+    assert [letter_id for letter_id, _ in await rig.store.dead_letters.list(10)] == ids[2:]
 
 
 async def test_after_the_pattern_was_mended_letters_can_be_taken_in_again(redis_url: str, redis: Redis) -> None:

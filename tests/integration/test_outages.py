@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 from tests.acceptance.servers import RedisServer
 from tests.conftest import make_settings
 from tests.receiver import SECRET, Receiver
+from worker.outfit import open_worker
 from worker.pipeline.duties import Trouble, beside
 from worker.pipeline.telling import begin
 from worker.simulator import SimulatorThread
-from worker.wiring import open_worker
 
 DUTIES = {"reconciler", "gathering of events", "reader of Celery producers' events", "callback"}
 PAUSES = ("reconcile.EVERY", "gather.EVERY", "celery_events.EVERY", "celery_events._PATIENCE", "telling._OTHERS")

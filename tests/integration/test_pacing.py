@@ -145,9 +145,10 @@ async def test_a_slow_rate_is_kept_too(fleet: Assemble) -> None:
 
 
 async def test_permits_are_evenly_spread_within_the_second(fleet: Assemble) -> None:
-    ours = await fleet("200/s")
-    await ours.send(1.0)
-    assert fullest(ours.log, 0.1) <= 20 + 200 * LATE
+    """Sent as soon as they are reserved, 34 would fall into one tenth of a second; a busy machine delays a few."""
+    ours = await fleet("200/s", size=1)
+    await ours.send(1.0, senders=64)
+    assert fullest(ours.log, 0.1) <= 26, "20 are due"
 
 
 async def test_a_single_sender_gets_the_whole_rate(fleet: Assemble) -> None:
@@ -189,11 +190,11 @@ async def test_two_windows_hold_for_senders_too(fleet: Assemble) -> None:
 async def test_what_is_reserved_lies_a_short_time_ahead(redis: Redis) -> None:
     """What was reserved before a pause leaks through it."""
     limiter = Limiter(redis, "s", Rate.parse("100/s"))
-    granted = 0
+    granted, began = 0, clock()
     while (grant := await limiter.reserve(1000)).permits:
         granted += grant.permits
         assert grant.wait + (grant.permits - 1) * grant.interval <= AHEAD
-    assert 0.9 * AHEAD * 100 <= granted <= AHEAD * 100 + 1
+    assert 0.9 * AHEAD * 100 <= granted <= (AHEAD + clock() - began) * 100 + 1
     assert 0 < grant.wait <= 2 / 100
 
 
@@ -252,7 +253,7 @@ async def test_a_429_pauses_every_instance_and_there_is_no_burst_on_resuming(fle
     resumed = [at for at in ours.log if at >= paused_at + 0.8 - 0.01]
     assert len(resumed) >= 0.8 * 100 * 1.0
     assert fullest(resumed, 1.0) <= 100 * TOLERANCE + 2  # it recovers by 1/60 of the rate each second
-    assert fullest(resumed, 0.1) <= 10 + 100 * LATE + 1
+    assert fullest(resumed, 0.1) <= 0.6 * AHEAD * 100, "10 are due; a busy machine delays some"
 
 
 async def test_many_429s_of_one_pause_halve_the_rate_once(redis: Redis) -> None:

@@ -11,7 +11,8 @@ import pytest
 from worker.domain.batches import StateReason
 from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History, Result
-from worker.pipeline.attempts import Attempt, Later, OnHold, Outage, RetryPolicy, cancelled, held
+from worker.pipeline.attempts import Attempt, Later, OnHold, Outage, RetryPolicy
+from worker.pipeline.endings import cancelled, held
 from worker.upstream.reply import Facts
 from worker.upstream.verdict import Gone, Refused, Retry, Settled, Verdict
 

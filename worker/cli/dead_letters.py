@@ -12,11 +12,12 @@ from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.errors import UsageError
 from worker.domain.people import Act
+from worker.outfit import entry_reader
 from worker.pipeline.letters import Letters, TakenAgain, take_again
 from worker.reports.columns import rfc3339
 from worker.settings import Settings, load_settings
 from worker.store.dead_letters import DeadLetter
-from worker.wiring import Store, entry_reader
+from worker.wiring import Store
 
 _AT_ONCE = 200
 _ID = re.compile(r"\d{1,20}-\d{1,20}")
@@ -64,7 +65,7 @@ def _check(ids: list[str], *, all_of_them: bool, again: bool, remove: bool) -> N
 async def _chosen(store: Store, ids: list[str]) -> AsyncIterator[Letters]:
     """The letters of these IDs, or all, some at a time; raises ``UsageError`` if one is not there."""
     if ids:
-        found = [(each, await store.dead_letters.find(each)) for each in dict.fromkeys(ids)]
+        found = [(each, await store.dead_letters.find(each)) for each in sorted(set(ids), key=_order)]
         if missing := [each for each, letter in found if letter is None]:
             raise UsageError(f"there is no dead letter {missing[0]}; nothing was done")
         yield [(each, letter) for each, letter in found if letter is not None]
@@ -118,9 +119,9 @@ def _tell_again(done: TakenAgain, *, json: bool) -> None:
 async def _remove(caller: Caller, settings: Settings, ids: list[str]) -> int:
     removed = 0
     async with session.opened_store(settings) as store:
-        await caller.admitted(store)
+        name = await caller.admitted(store)
         async for some in _chosen(store, ids):
-            removed += await store.dead_letters.remove([letter_id for letter_id, _ in some])
+            removed += await store.dead_letters.drop([letter_id for letter_id, _ in some], name)
     return removed
 
 
@@ -139,6 +140,11 @@ def _as_json(letter_id: str, letter: DeadLetter) -> dict[str, Any]:
         "reason": letter.reason,
         "content": letter.content.decode(errors="replace"),
     }
+
+
+def _order(letter_id: str) -> tuple[int, int]:
+    at, _, number = letter_id.partition("-")
+    return int(at), int(number)
 
 
 def _at(letter_id: str) -> str:

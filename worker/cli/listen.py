@@ -17,12 +17,13 @@ from worker.cli.admission import Caller
 from worker.cli.output import PLAIN_EVERY, emit, say
 from worker.domain.errors import ExpungeError, UsageError
 from worker.domain.people import Act
+from worker.outfit import entry_reader
 from worker.pipeline.duties import beside
 from worker.pipeline.listen import Counts, Listener, Problem, kind_of
 from worker.settings import load_settings
 from worker.store.connection import readable_errors
 from worker.store.streams import EventStream, GroupGoneError, NoStreamError
-from worker.wiring import Store, entry_reader, redis_url
+from worker.wiring import Store, redis_url
 
 _DRAIN = 10.0  # seconds for what is in hand when it is asked to stop
 _SIDE_BY_SIDE = 2  # so that one reads what came while Redis works for the other

@@ -20,6 +20,7 @@ class Deed(StrEnum):
     SIGNED_IN = "signed_in"
     SIGNED_OUT = "signed_out"
     UNTOLD = "untold"
+    DEAD_LETTERS_REMOVED = "dead_letters_removed"
     TOKEN_ADDED = "token_added"  # noqa: S105 - a deed
     TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a deed
 

@@ -3,7 +3,7 @@
 import time
 
 from worker.domain.records import History
-from worker.pipeline.attempts import cancelled
+from worker.pipeline.endings import cancelled
 from worker.store.shards import Claim, Shards, Written
 
 _UNTRIED = History()  # asked for several times a record, so not made anew each time

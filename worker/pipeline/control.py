@@ -14,8 +14,8 @@ from worker.domain.batches import BatchState, StateReason
 from worker.domain.brakes import Despite
 from worker.domain.errors import Guard, RefusedError
 from worker.pipeline.cancel import settle_cancelled
+from worker.pipeline.notice import NOTICED
 from worker.pipeline.reconcile import Feeder
-from worker.pipeline.shard_run import NOTICED
 from worker.store.batches import Batches
 from worker.store.shards import NotClaimed, Shards
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from worker.domain.batches import Batch, Description, Target
-from worker.domain.errors import Guard, RefusedError, UsageError
+from worker.domain.errors import Guard, RefusedError, StoreError, UsageError
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.rules import Rules
@@ -16,8 +16,8 @@ from worker.intake.source import Source
 from worker.pipeline.accept import describe
 from worker.pipeline.admission import signed
 from worker.pipeline.naming import Customers, some
+from worker.pipeline.notice import NOTICED
 from worker.pipeline.reconcile import Feeder
-from worker.pipeline.shard_run import NOTICED
 from worker.pipeline.submission import Taken, take_in
 from worker.reports.columns import rfc3339
 from worker.store.batches import Batches
@@ -160,12 +160,16 @@ async def release_and_resubmit(
 
 
 def _file_of(records: Sequence[HeldBack], rules: Rules) -> CsvFile:
-    """The customers of these records as a file of their own, checked."""
+    """The customers of these records as a file of their own, checked; raises ``StoreError`` when the disk is full."""
     known = list(dict.fromkeys(each.batch_id for each in records))
     name = f"held back in {known[0] if len(known) == 1 else f'{len(known):,} batches'}"
-    file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - the CsvFile closes it
-    file.write("\n".join([DEFAULT_COLUMN, *dict.fromkeys(each.customer_id for each in records), ""]).encode())
-    file.flush()
+    lines = "\n".join([DEFAULT_COLUMN, *dict.fromkeys(each.customer_id for each in records), ""])
+    try:
+        file = cast("BinaryIO", tempfile.TemporaryFile())  # noqa: SIM115 - the CsvFile closes it
+        file.write(lines.encode())
+        file.flush()
+    except OSError as error:
+        raise StoreError(f"no file of these records can be made here ({error.strerror}); nobody was released") from None
     csv_file = CsvFile.open(Source.of(file, name, MAX_UNPACKED), rule=rules.ids, max_rows=rules.max_rows)
     try:
         csv_file.inspect()

@@ -25,7 +25,7 @@ async def take_again(letters: DeadLetters, gatherer: Gatherer, reader: EntryRead
     """Take letters in as the events that they are; those that were taken are letters no more. May be repeated."""
     taken, refused = await gatherer.take_each(some, lambda each: _event(reader, each[1]))
     left = {letter_id: reason for (letter_id, _), reason in refused}
-    await letters.remove([letter_id for letter_id, _ in some if letter_id not in left])
+    await letters.taken([letter_id for letter_id, _ in some if letter_id not in left])
     return TakenAgain(len(taken), list(left.items()))
 
 

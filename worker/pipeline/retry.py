@@ -15,7 +15,7 @@ from worker.domain.outcomes import Reason
 from worker.domain.people import ApprovalRule
 from worker.domain.records import Doubt, History, Result
 from worker.pipeline.accept import shard_size_for
-from worker.pipeline.attempts import held
+from worker.pipeline.endings import held
 from worker.store.batches import Accepted, Batches
 from worker.store.holds import Holds
 

@@ -22,9 +22,11 @@ from worker.domain.batches import BatchState, StateReason, Target
 from worker.domain.customer_ids import Digester
 from worker.domain.outcomes import Reason
 from worker.domain.records import History, Result
-from worker.pacing.pace import AHEAD, Flow, NotNow, Pacer, Permit, Sign
-from worker.pipeline.attempts import Later, OnHold, RetryPolicy, counted, held, unanswered
+from worker.pacing.pace import Flow, NotNow, Pacer, Permit, Sign
+from worker.pipeline.attempts import Later, OnHold, RetryPolicy
 from worker.pipeline.cancel import history_of
+from worker.pipeline.endings import counted, held, unanswered
+from worker.pipeline.notice import FLUSH_EVERY, NOTICED
 from worker.store.batches import Batches
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
@@ -32,12 +34,7 @@ from worker.store.shards import LEASE, Claim, Shards, Standing, Written
 from worker.upstream.client import Client, UnsafeIdError
 from worker.upstream.verdict import Refused, Retry, Verdict, judge
 
-FLUSH_EVERY = 0.25
-"""Seconds between two writes of outcomes: also how soon a pause is noticed and a lease renewed."""
 FLUSH_SIZE = 128
-NOTICED = 2 * FLUSH_EVERY + AHEAD
-"""Seconds for which what the store said of pauses and holds is news. Nothing is sent by older knowledge, so that after
-as long a pause or hold has been noticed by everybody."""
 GRACE = 10.0
 """Seconds that requests in flight have to end after we were asked to stop; then they count as unanswered."""
 POISON = 3

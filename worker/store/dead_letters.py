@@ -8,6 +8,7 @@ from redis.asyncio.client import Pipeline
 
 from worker.domain.batches import Target
 from worker.store import keys
+from worker.store.scripts import Script
 
 LARGEST = 256 << 10
 """Bytes of an event that are kept; of a larger one nothing is."""
@@ -37,6 +38,8 @@ class DeadLetters:
 
     def __init__(self, redis: Redis, target: Target, days: int) -> None:
         self._redis = redis
+        self._target = target
+        self._drop = Script(redis, "drop_letters")
         self._key = keys.dead_letters(target)
         self._days = days
 
@@ -73,9 +76,20 @@ class DeadLetters:
         )
         return [(raw_id.decode(), _to_letter(fields)) for raw_id, fields in found]
 
-    async def remove(self, letter_ids: Sequence[str]) -> int:
-        """Forget letters; returns how many there were."""
-        return int(await self._redis.xdel(self._key, *letter_ids)) if letter_ids else 0
+    async def taken(self, letter_ids: Sequence[str]) -> None:
+        """Forget letters whose events were taken after all."""
+        if letter_ids:
+            await self._redis.xdel(self._key, *letter_ids)
+
+    async def drop(self, letter_ids: Sequence[str], actor: str | None) -> int:
+        """Forget letters, the oldest first, whose events will not be taken: somebody decided so, which is noted.
+
+        Returns how many there were.
+        """
+        if not letter_ids:
+            return 0
+        of = [self._target.environment.value, self._target.merchant]
+        return int(await self._drop(keys=[self._key], args=[actor or "", *of, *letter_ids]))
 
 
 def _to_letter(fields: dict[bytes, bytes]) -> DeadLetter:

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.responses import Response
 
 from worker.domain.errors import ExpungeError, RefusedError
+from worker.outfit import event_reader
 from worker.pipeline.duties import beside
 from worker.pipeline.trail import Trail
 from worker.settings import Settings
@@ -43,7 +44,7 @@ from worker.web.provider import open_provider
 from worker.web.shell import FORM, Cap, Shell
 from worker.web.signatures import Signatures
 from worker.web.state import Web
-from worker.wiring import event_reader, open_store, redis_url
+from worker.wiring import open_store, redis_url
 
 PUBLIC = frozenset(
     {
