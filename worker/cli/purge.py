@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from worker.cli.admission import Caller
 from worker.cli.output import emit, say
 from worker.domain.errors import Guard, RefusedError
 from worker.domain.people import Act
+from worker.embedded import rewrite
 from worker.pipeline import purge as pipeline
 from worker.pipeline.purge import Removable
 from worker.pipeline.telling import untold
@@ -34,12 +36,18 @@ def purge(
                 return await _purge(store, caller, confirm)
 
         removed, count = asyncio.run(act())
-    say(
-        f"batch {removed.batch_id} is gone: {removed.records:,} records, {count:,} keys. The audit trail and the "
-        "digests of the ledger stay; backups and append-only files have it until they are rewritten"
-    )
+        say(f"batch {removed.batch_id} is gone: {removed.records:,} records, {count:,} keys")
+        _say_what_files_have(session.embedded_home(caller.settings, simulate=simulate))
     if json:
         emit({"batch": removed.batch_id, "records": removed.records, "keys": count})
+
+
+def _say_what_files_have(home: Path | None) -> None:
+    """Redis' own files have what was removed until they are rewritten: of an embedded server, they are ours."""
+    if home is None:
+        say("Redis' append-only file has it until it is rewritten (redis-cli BGREWRITEAOF), and backups have it")
+    elif not rewrite(home):
+        say(f"warning: the append-only file in {home} was not rewritten and still has it; valkey.log there may say why")
 
 
 async def _purge(store: Store, caller: Caller, confirm: str | None) -> tuple[Removable, int]:

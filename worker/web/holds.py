@@ -181,10 +181,7 @@ async def release_holds(
 
     async def make() -> Answer:
         taken = await resubmit(web, person, customers, fields.confirm)
-        if isinstance(taken, Taken):
-            return answer_of(taken)
-        of = sorted({each.batch_id for each in taken.held_back})
-        return Answer(200, "", released_json(taken), of)
+        return answer_of(taken) if isinstance(taken, Taken) else Answer(200, "", released_json(taken))
 
     return await once(web, person, idempotency_key, (["release", customers.ids], fields), make)
 
