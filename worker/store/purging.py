@@ -30,7 +30,7 @@ class Purging:
 
     def __init__(self, redis: Redis, replicas: int = 0) -> None:
         self._redis = redis
-        self._purge = Script(redis, "purge", replicas)
+        self._purge, self._purged = (Script(redis, name, replicas) for name in ("purge", "purged"))
 
     async def begin(self, batch: Batch, gathering: str | None, actor: str | None) -> tuple[Begun, int]:
         """Take the batch away, if it has ended; returns also how many keys were removed.
@@ -59,5 +59,6 @@ class Purging:
             some = range(first, min(first + _AT_ONCE, shards))
             names = [keys.of_batch(batch_id, f"{part}:{shard}") for shard in some for part in ("out", "tries")]
             removed += await self._redis.unlink(*names)
+        await self._purged(keys=[purging], args=[])  # whoever is told that it was too few replicas can ask again
         await self._redis.unlink(purging)
         return removed
