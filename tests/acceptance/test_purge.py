@@ -188,7 +188,7 @@ def test_the_embedded_servers_files_forget_it_too(
     assert _files_with(expunge.folder / ".expunge", REFERENCE)
     purged = expunge("purge", batch, "--confirm", batch)
     assert (purged.returncode, purged.stderr.count("\n")) == (0, 1), purged.stderr
-    wait_for(lambda: not _files_with(expunge.folder / ".expunge", f"{REFERENCE}|leavers.csv"))
+    wait_for(lambda: not _files_with(expunge.folder / ".expunge", f"{REFERENCE}|leavers.csv"), seconds=20)
     assert _files_with(expunge.folder / ".expunge", "purged"), "the trail is kept"
 
 
