@@ -24,6 +24,7 @@ from redis.retry import Retry
 
 from worker.domain.errors import UsageError
 
+_REWRITE_TIMEOUT = 60.0  # seconds
 _START_TIMEOUT = 30.0  # seconds; a long append-only file takes a while to load
 _STOP_TIMEOUT = 10.0
 _ANSWER_TIMEOUT = 5.0
@@ -77,6 +78,24 @@ def revive(home: Path) -> None:
         socket = Path((folder / "socket").read_text())
         if _ask(socket) is None:
             _start(folder, socket)
+
+
+def rewrite(home: Path) -> bool:
+    """Let the home's server, which runs, write its append-only file anew, without what was removed; whether it did.
+
+    By itself it does that only when the file has doubled, and is larger than 64 MB.
+    """
+    until, asked = time.monotonic() + _REWRITE_TIMEOUT, False
+    with suppress(RedisError), _client(Path((home.absolute() / "redis" / "socket").read_text())) as redis:
+        while time.monotonic() < until:
+            told = redis.info("persistence")
+            if not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]:
+                if asked:
+                    return bool(told["aof_last_bgrewrite_status"] == "ok")
+                redis.bgrewriteaof()
+                asked = True
+            time.sleep(_POLL)
+    return False
 
 
 def has_data(home: Path) -> bool:

@@ -23,6 +23,7 @@ from worker.store.finished import Finished
 from worker.store.gatherings import Gatherings
 from worker.store.holds import Holds
 from worker.store.ledger import Ledger
+from worker.store.purging import Purging
 from worker.store.requests import Requests
 from worker.store.sessions import Sessions
 from worker.store.shards import Presence, Shards
@@ -52,6 +53,7 @@ class Store:
     trips: Trips
     audit: Audit
     requests: Requests
+    purging: Purging
     finished: Finished
     gatherer: Gatherer
     dead_letters: DeadLetters
@@ -96,6 +98,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             trips=Trips(redis),
             audit=Audit(redis),
             requests=Requests(redis),
+            purging=Purging(redis, settings.replicas),
             finished=Finished(redis),
             dead_letters=DeadLetters(redis, settings.target, settings.retention_days),
             gatherer=_gatherer(redis, settings, digester, batches, holds, feeder),

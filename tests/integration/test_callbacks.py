@@ -1,6 +1,7 @@
 """Telling others what becomes of batches: signed, in order, at least once, and no customer is in it."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -25,7 +26,9 @@ from worker.domain.outcomes import Reason
 from worker.domain.people import Act, Role
 from worker.domain.records import Result
 from worker.pipeline import control
+from worker.pipeline.purge import find, purge
 from worker.pipeline.telling import EVERY, Teller, begin, caught_up
+from worker.pipeline.telling import untold as still_to_tell
 from worker.store import keys
 from worker.store.callbacks import Callbacks
 from worker.wiring import Store
@@ -125,6 +128,71 @@ def ids(requests: Sequence[Request]) -> list[str]:
 
 async def untold(store: Store) -> list[dict[str, str]]:
     return [dict(entry.detail) async for entry in store.audit.entries() if entry.deed is Deed.UNTOLD]
+
+
+# --- a batch that is purged ---
+
+
+async def purged(store: Store, batch_id: str) -> None:
+    removable = await find(store.batches, store.purging, batch_id)
+    assert removable is not None
+    await purge(store.purging, removable, "ada")
+
+
+async def test_what_was_not_told_of_a_purged_batch_is_passed_over_and_the_next_has_its_turn(
+    store: Store, receiver: Receiver, teller: Open
+) -> None:
+    it = await teller()
+    gone = await made(store)
+    await tell(it, to(receiver))
+    await finish(store.shards, gone, 2)
+    receiver.script(503)
+    await it.look(to(receiver))  # it is in the middle of not being told
+    assert await still_to_tell(store.callbacks, store.audit, [to(receiver)], gone) == [to(receiver).host]
+    await purged(store, gone)
+    told = len(receiver.requests)
+    other = await made(store, reference="another")
+    await tell(it, to(receiver))
+    assert [request.data["batch"] for request in receiver.requests[told:]] == [other]
+    assert await still_to_tell(store.callbacks, store.audit, [to(receiver)], gone) == []
+    assert not await store.callbacks.is_behind(to(receiver))
+    assert await untold(store) == []
+
+
+async def test_who_was_told_all_of_a_batch_is_told_nothing_of_its_purge(
+    store: Store, receiver: Receiver, teller: Open
+) -> None:
+    it = await teller()
+    batch_id = await lived(store)
+    await tell(it, to(receiver))
+    assert await still_to_tell(store.callbacks, store.audit, [to(receiver)], batch_id) == []
+    await purged(store, batch_id)
+    await tell(it, to(receiver))
+    assert shape(receiver.requests) == LIFE
+
+
+async def test_an_event_that_is_under_way_while_its_batch_is_purged_arrives_once(
+    store: Store, receiver: Receiver, teller: Open
+) -> None:
+    it = await teller()
+    batch_id = await made(store)
+    await tell(it, to(receiver))
+    await finish(store.shards, batch_id, 2)
+    came, may_answer = threading.Event(), threading.Event()
+
+    def slowly(_: Request) -> Reply:
+        came.set()
+        may_answer.wait(20)
+        return Reply()
+
+    receiver.reply = slowly
+    telling = asyncio.create_task(it.look(to(receiver)))
+    assert await asyncio.to_thread(came.wait, 20)
+    await purged(store, batch_id)
+    may_answer.set()
+    await telling
+    await tell(it, to(receiver))
+    assert [request.type for request in receiver.requests] == ["batch.planned", "batch.completed"]
 
 
 # --- what is told ---

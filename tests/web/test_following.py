@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import existing, finish, make_settings, submit
 from worker.domain.batches import BatchState
+from worker.store import keys
 from worker.web import following
 from worker.web.following import Hub, snapshot
 from worker.wiring import Store
@@ -78,3 +79,15 @@ async def test_nobody_is_asked_for_what_nobody_follows(hub: Hub, store: Store) -
     assert (len(hub._watches), hub.followers) == (1, 1)
     await events.aclose()  # type: ignore[attr-defined]
     assert (len(hub._watches), hub.followers) == (0, 0)
+
+
+async def test_followers_of_a_batch_that_is_purged_before_they_saw_its_end_are_let_go(hub: Hub, store: Store) -> None:
+    batch_id = (await submit(store.batches, IDS)).batch_id
+    followers = [asyncio.create_task(states(hub, store, batch_id)) for _ in range(3)]
+    await asyncio.sleep(0.2)
+    batch = await existing(store.batches, batch_id)
+    await store.redis.hset(keys.of_batch(batch_id, "meta"), "ended_at", "1")  # so quickly that nobody looks in between
+    await store.purging.begin(batch, None, None)
+    async with asyncio.timeout(5):
+        assert [each[0] for each in await asyncio.gather(*followers)] == ["running"] * 3
+    assert hub.followers == 0

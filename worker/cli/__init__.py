@@ -30,6 +30,7 @@ _MODULES = {
     "pause": "batches",
     "resume": "batches",
     "cancel": "batches",
+    "purge": "purge",
     "retry": "retry",
     "approve": "batches",
     "hold": "hold",

@@ -123,8 +123,13 @@ async def found(store: Store, batch_id: str) -> Batch:
     """The batch; raises ``UsageError`` if there is none."""
     batch = await store.batches.get(batch_id) if is_batch_id(batch_id) else None
     if batch is None:
-        raise UsageError(f"there is no batch '{batch_id}'; `expunge batches` lists them, and they expire")
+        raise no_batch(batch_id)
     return batch
+
+
+def no_batch(batch_id: str) -> UsageError:
+    """What to say of an ID that no batch has."""
+    return UsageError(f"there is no batch '{batch_id}'; `expunge batches` lists them, and they expire")
 
 
 async def serving(store: Store, batch: Batch) -> int:

@@ -14,6 +14,7 @@ class Deed(StrEnum):
     RESUMED = "resumed"
     CANCELLED = "cancelled"
     COMPLETED = "completed"
+    PURGED = "purged"
     HELD = "held"
     RELEASED = "released"
     REFUSED = "refused"

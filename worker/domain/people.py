@@ -38,6 +38,7 @@ class Act(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     CANCEL = "cancel"
+    PURGE = "purge"
     HOLD = "hold"
     RELEASE = "release"
     TOKEN = "token"  # noqa: S105 - the command
@@ -61,6 +62,7 @@ MAY: Mapping[Act, Mapping[Role, Reach]] = {
     Act.PAUSE: _CONTROL,
     Act.RESUME: _CONTROL,
     Act.CANCEL: _CONTROL | {Role.APPROVER: Reach.WAITING},  # who may approve may refuse
+    Act.PURGE: {Role.ADMIN: Reach.ANY},
     Act.HOLD: {Role.SUBMITTER: Reach.ANY, Role.APPROVER: Reach.ANY, Role.ADMIN: Reach.ANY},
     Act.RELEASE: {Role.APPROVER: Reach.ANY, Role.ADMIN: Reach.ANY},
     Act.TOKEN: {Role.ADMIN: Reach.ANY},

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final, Generic, NamedTuple, TypeVar, cast
 
 import structlog
 
-from worker.domain.batches import Lane
+from worker.domain.batches import Batch, Lane
 from worker.domain.errors import ExpungeError
 from worker.domain.events import REUSED, BadEventError, Event
 from worker.domain.people import EVENTS
@@ -160,6 +160,13 @@ class Gatherer:
 def reference_of(gathering_id: str) -> str:
     """The reference of the batch that a gathering becomes, known before it is one."""
     return f"events-{gathering_id}"
+
+
+def gathering_of(batch: Batch) -> str | None:
+    """The gathering that became this batch, if one did."""
+    if batch.description.submitted_by != EVENTS or batch.description.reference is None:
+        return None  # whoever has a name may choose such a reference too
+    return batch.description.reference.removeprefix(reference_of(""))
 
 
 def _by_lane(events: Sequence[Event]) -> Mapping[Lane, list[int]]:

@@ -209,6 +209,25 @@ async def begin(store: Callbacks, callbacks: Collection[Callback]) -> None:
         await store.begin(callback)
 
 
+async def untold(store: Callbacks, audit: Audit, callbacks: Collection[Callback], batch_id: str) -> Sequence[str]:
+    """The hosts of those that are still to be told of a batch. Once it is gone, they are not: it is passed over."""
+    hosts = []
+    for callback in callbacks:
+        standing = await store.standing(callback)
+        position = standing.position if standing is not None and not standing.stopped else None
+        if position is not None and await _has_news(audit, position, batch_id):
+            hosts.append(callback.host)
+    return hosts
+
+
+async def _has_news(audit: Audit, position: str, batch_id: str) -> bool:
+    while some := await audit.since(position):
+        if any(entry.batch_id == batch_id and news_of(entry) for _, entry in some):
+            return True
+        position = some[-1][0]
+    return False
+
+
 async def caught_up(
     store: Callbacks, callbacks: Collection[Callback], patience: float, going_on: Callable[[], bool]
 ) -> Sequence[Callback]:

@@ -301,6 +301,8 @@ class Batches:
     async def pages(self, batch: Batch) -> AsyncIterator[Iterable[Line]]:
         """Every record in the order of the rows, some thousands at a time; memory does not grow with the batch.
 
+        Raises ``StoreError`` if the batch expires, or is purged, meanwhile.
+
         A page is unpacked while it is iterated over, once: a line then is gone before the garbage collector counts it.
         """
         description = batch.description
@@ -311,11 +313,13 @@ class Batches:
     async def _read(self, batch_id: str, shards: Iterable[int]) -> list[_Stored]:
         pipe = self._redis.pipeline(transaction=False)
         for shard in shards:
-            pipe.hget(keys.of_batch(batch_id, "ids"), str(shard))
-            pipe.hget(keys.of_batch(batch_id, "kept"), str(shard))
             pipe.hgetall(keys.of_batch(batch_id, f"out:{shard}"))
+            pipe.hget(keys.of_batch(batch_id, "kept"), str(shard))
+            pipe.hget(keys.of_batch(batch_id, "ids"), str(shard))  # last, as it goes first: then the others were there
         flat = await pipe.execute()
-        return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+        if None in flat[2::3]:
+            raise StoreError(f"batch {batch_id} was purged, or expired, while it was read")
+        return list(zip(flat[2::3], flat[1::3], flat[::3], strict=True))
 
 
 def _lines(description: Description, shards: Iterable[int], stored: Iterable[_Stored]) -> Iterable[Line]:

@@ -29,7 +29,10 @@ LEDGER = "expunge:ledger:"
 
 
 def of_batch(batch_id: str, part: str) -> str:
-    """A key of a batch: ``meta``, ``ids``, ``shards``, ``holders``, ``tally``, ``out:<shard>``, ``tries:<shard>``."""
+    """A key of a batch: ``meta``, ``ids``, ``shards``, ``holders``, ``tally``, ``out:<shard>``, ``tries:<shard>``.
+
+    ``requests`` names the answers that tell of it; ``purging`` says that it was taken away, and what is to be removed.
+    """
     return f"expunge:{{{batch_id}}}:{part}"
 
 

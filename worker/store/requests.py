@@ -1,6 +1,7 @@
 """What became of requests that carry a key of their caller's, so that the same one twice is done once."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -32,6 +33,8 @@ class Answer:
     location: str
     """Of what was made; empty if nothing was."""
     body: dict[str, Any]
+    batches: Sequence[str] = ()
+    """The IDs of those that it tells of; it is not kept longer than they are."""
 
 
 class Requests:
@@ -55,8 +58,13 @@ class Requests:
 
     async def keep(self, owner: str, key: str, content: str, answer: Answer) -> None:
         """From now on the same request gets the same answer."""
-        value = orjson.dumps({"content": content, "answer": answer})
-        await self._redis.set(_key(owner, key), value, ex=KEPT)
+        name = _key(owner, key)
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.set(name, orjson.dumps({"content": content, "answer": answer}), ex=KEPT)
+        for batch_id in answer.batches:
+            pipe.sadd(keys.of_batch(batch_id, "requests"), name)
+            pipe.expire(keys.of_batch(batch_id, "requests"), KEPT)
+        await pipe.execute()
 
     async def drop(self, owner: str, key: str) -> None:
         """Nothing was done, so the key is free again."""

@@ -51,14 +51,23 @@ class _Watch:
     def __init__(self, first: Snapshot) -> None:
         self.latest = first
         self.changed = asyncio.Event()
+        self.gone = False
         self.followers = 0
         self.task: asyncio.Task[None] | None = None
 
     def show(self, now: Snapshot) -> None:
         if now.id != self.latest.id:
             self.latest = now
-            self.changed.set()
-            self.changed = asyncio.Event()
+            self._wake()
+
+    def end(self) -> None:
+        """There is no such batch any more."""
+        self.gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 class Hub:
@@ -98,7 +107,7 @@ class Hub:
             if now.id != seen:
                 seen = now.id
                 yield now.event
-            if now.ended:
+            if now.ended or watch.gone:
                 return
             try:
                 async with asyncio.timeout(_QUIET):
@@ -111,8 +120,9 @@ class Hub:
             await asyncio.sleep(EVERY)
             try:
                 batch = await self._store.batches.get(batch_id)
-                if batch is None:  # it expired
-                    break
+                if batch is None:  # it was purged, or expired
+                    watch.end()
+                    return
                 watch.show(await snapshot(self._store, self._settings, batch))
             except RedisError:
                 continue  # they see it as it stood until Redis is back

@@ -128,7 +128,7 @@ def _digest(content: Any, fields: BaseModel) -> str:
 def answer_of(taken: Taken) -> Answer:
     """A batch that was made now, or before."""
     status = 202 if taken.known_by is None else 200
-    return Answer(status, f"/v1/batches/{taken.batch.id}", batch_json(taken.batch))
+    return Answer(status, f"/v1/batches/{taken.batch.id}", batch_json(taken.batch), [taken.batch.id])
 
 
 def _response(answer: Answer) -> Response:

@@ -53,6 +53,8 @@ end
 
 local shard, token = ARGV[3], ARGV[5]
 local stands, holds = standing(KEYS[1]), redis.call('GET', KEYS[7]) or '0'
+-- Of a batch that is gone nothing is written, else a late writer would leave a tally that never expires.
+if stands == 'gone' then return {'stale', stands, holds} end
 local holder = redis.call('HGET', KEYS[3], shard)
 local ended = not redis.call('ZSCORE', KEYS[2], shard) and redis.call('HLEN', KEYS[5]) == tonumber(ARGV[4])
 -- An acknowledged claim may be lost with Redis' last writes. Nobody else holds the shard then, so it is still the asker's:
