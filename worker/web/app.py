@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -121,7 +122,7 @@ def _caps(max_upload: int) -> dict[str, Cap]:
         "/new": file,
         "/v1/batches": file,
         "/v1/plans": file,
-        "/v1/events": Cap(inbox.LARGEST, inbox.LARGEST),
+        "/v1/events": Cap(inbox.LARGEST, inbox.LARGEST, "send fewer events at once"),
         "/v1/holds": list_of_holds,
         "/v1/holds/release": list_of_holds,
         "/holds/file": list_of_holds,
@@ -132,10 +133,20 @@ def _translate_errors(app: FastAPI, url: str) -> None:
     async def translate(request: Request, error: Exception) -> Response:
         if isinstance(error, RefusedError):
             await access.note(request, error)
-        return _answer(request, _translated(error, url, access.concerned(request)))
+        problem = _translated(error, url, access.concerned(request))
+        if problem.kind is Kind.METHOD:
+            problem.headers = {"Allow": _allowed(request) or (problem.headers or {}).get("Allow", "")}
+        return _answer(request, problem)
 
     for kind in (ExpungeError, RedisError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, translate)
+
+
+def _allowed(request: Request) -> str:
+    """All methods of an address, where the framework names those of its first route; empty for a mounted folder."""
+    routes = [each for each in iter_route_contexts(request.app.routes) if each.methods]
+    here = [each.methods or () for each in routes if each.path_regex.match(request.scope["path"])]
+    return ", ".join(sorted(set[str]().union(*here)))
 
 
 def _answer(request: Request, problem: Problem) -> Response:
