@@ -17,7 +17,6 @@ from worker.outfit import event_reader
 from worker.pipeline.duties import beside
 from worker.pipeline.trail import Trail
 from worker.settings import Settings
-from worker.store.connection import readable_errors
 from worker.web import (
     access,
     audit,
@@ -45,6 +44,7 @@ from worker.web.provider import open_provider
 from worker.web.shell import FORM, Cap, Shell
 from worker.web.signatures import Signatures
 from worker.web.state import Web
+from worker.web.trouble import Trouble
 from worker.wiring import open_store, redis_url
 
 PUBLIC = frozenset(
@@ -110,7 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(part.router)
     app.include_router(routes.router)
     app.mount("/static", Static(directory=FILES))
-    _translate_errors(app, redis_url(settings))
+    _translate_errors(app, Trouble(redis_url(settings)))
     describe_api(app)
     return app
 
@@ -129,11 +129,11 @@ def _caps(max_upload: int) -> dict[str, Cap]:
     }
 
 
-def _translate_errors(app: FastAPI, url: str) -> None:
+def _translate_errors(app: FastAPI, trouble: Trouble) -> None:
     async def translate(request: Request, error: Exception) -> Response:
         if isinstance(error, RefusedError):
             await access.note(request, error)
-        problem = _translated(error, url, access.concerned(request))
+        problem = _translated(error, trouble, access.concerned(request))
         if problem.kind is Kind.METHOD:
             problem.headers = {"Allow": _allowed(request) or (problem.headers or {}).get("Allow", "")}
         return _answer(request, problem)
@@ -154,19 +154,17 @@ def _answer(request: Request, problem: Problem) -> Response:
     return error_page(request, problem) if _wants_page(request) else problem.response()
 
 
-def _translated(error: Exception, url: str, members: dict[str, str]) -> Problem:
+def _translated(error: Exception, trouble: Trouble, members: dict[str, str]) -> Problem:
     match error:
+        case RedisError():
+            return trouble.problem(error)
         case ExpungeError():
             return problem_of(error, **members)
         case RequestValidationError():
             return _not_understood(error)
         case HTTPException():
             return problem_of_http(error)
-    try:
-        with readable_errors(url):
-            raise error
-    except ExpungeError as readable:
-        return problem_of(readable)
+    raise error  # no handler is set for others
 
 
 def _wants_page(request: Request) -> bool:
