@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.people import PHONE, browsing
+from tests.browser.people import NARROW, browsing
 from tests.browser.site import SignedOnSite
 from tests.browser.test_every_page import faults
 
@@ -73,7 +73,7 @@ def test_the_cookie_goes_with_nothing_that_another_site_begins(signed_on: Signed
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_where_there_are_two_ways_in(signed_on: SignedOnSite, browser: Browser, scheme: str) -> None:
-    with browsing(browser, signed_on, None, color_scheme=scheme, viewport=PHONE) as page:
+    with browsing(browser, signed_on, None, color_scheme=scheme, viewport=NARROW) as page:
         page.goto("/")
         assert faults(page) == []
         assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
