@@ -144,3 +144,7 @@ def test_a_link_from_elsewhere_is_followed_after_signing_in(site: Site, browser:
         page.get_by_label("Your token").fill("expunge_00000000_" + "x" * 43)
         page.get_by_role("main").get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("alert")).to_contain_text("The token is not known")
+        page.get_by_label("Your token").fill(site.tokens["vera"])
+        page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/holds")
+        expect(page.get_by_role("heading", name="Holds")).to_be_visible()
