@@ -30,7 +30,7 @@ def pages(page: Page, make_file: MakeFile) -> Iterator[str]:
     choose(page, make_file([HOSTILE, *(f"customer_{secrets.token_hex(4)}" for _ in range(12))], 'a"<b>.csv'))
     yield "preview"
     page.get_by_label("Due").fill("2099-12-31")
-    page.get_by_label("Reference").fill("r" * 100)
+    page.get_by_label("Reference").fill(secrets.token_hex(50))
     page.get_by_role("button", name="Submit").click()
     wait_for_state(page, "completed")
     batch = page.url.rpartition("/")[2]

@@ -27,7 +27,7 @@ def test_somebody_signs_in_at_the_provider_and_is_led_on(
     with browsing(browser, signed_on, None, java_script_enabled=scripts) as page:
         page.goto("/new")
         sign_in(page, "anna")
-        page.wait_for_url("**/batches")
+        page.wait_for_url("**/new")
         expect(page.locator(".who")).to_contain_text("anna, submitter")
         assert [each["name"] for each in page.context.cookies()] == ["__Host-expunge"]
         page.get_by_role("link", name="New batch").first.click()
