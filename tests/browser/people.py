@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, Page, Playwright, expect
 
 CHROMIUM = shutil.which("chromium")
 PHONE = {"width": 390, "height": 844}
+NARROW = {"width": 320, "height": 640}
+"""What nothing may be wider than: WCAG 1.4.10."""
 _PATIENCE = 15_000  # milliseconds
 _ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import MakeFile
-from tests.browser.people import PHONE, browsing, choose, submit, wait_for_state
+from tests.browser.people import NARROW, browsing, choose, submit, wait_for_state
 from tests.browser.site import Site
 
 AXE = (Path(__file__).parent / "vendor" / "axe-4.14.1.min.js").read_text(encoding="utf-8")
@@ -29,6 +29,8 @@ def pages(page: Page, make_file: MakeFile) -> Iterator[str]:
     yield "new"
     choose(page, make_file([HOSTILE, *(f"customer_{secrets.token_hex(4)}" for _ in range(12))], 'a"<b>.csv'))
     yield "preview"
+    page.get_by_label("Due").fill("2099-12-31")
+    page.get_by_label("Reference").fill(secrets.token_hex(50))
     page.get_by_role("button", name="Submit").click()
     wait_for_state(page, "completed")
     batch = page.url.rpartition("/")[2]
@@ -89,10 +91,10 @@ def pages(page: Page, make_file: MakeFile) -> Iterator[str]:
     [
         {"color_scheme": "light"},
         {"color_scheme": "dark"},
-        {"color_scheme": "light", "viewport": PHONE},
-        {"color_scheme": "dark", "viewport": PHONE},
+        {"color_scheme": "light", "viewport": NARROW},
+        {"color_scheme": "dark", "viewport": NARROW},
     ],
-    ids=["light", "dark", "light on a phone", "dark on a phone"],
+    ids=["light", "dark", "light and narrow", "dark and narrow"],
 )
 def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     site: Site, browser: Browser, make_file: MakeFile, options: dict[str, Any]
@@ -142,3 +144,7 @@ def test_a_link_from_elsewhere_is_followed_after_signing_in(site: Site, browser:
         page.get_by_label("Your token").fill("expunge_00000000_" + "x" * 43)
         page.get_by_role("main").get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("alert")).to_contain_text("The token is not known")
+        page.get_by_label("Your token").fill(site.tokens["vera"])
+        page.get_by_role("main").get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/holds")
+        expect(page.get_by_role("heading", name="Holds")).to_be_visible()

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.people import PHONE, browsing
+from tests.browser.people import NARROW, browsing
 from tests.browser.site import SignedOnSite
 from tests.browser.test_every_page import faults
 
@@ -27,7 +27,7 @@ def test_somebody_signs_in_at_the_provider_and_is_led_on(
     with browsing(browser, signed_on, None, java_script_enabled=scripts) as page:
         page.goto("/new")
         sign_in(page, "anna")
-        page.wait_for_url("**/batches")
+        page.wait_for_url("**/new")
         expect(page.locator(".who")).to_contain_text("anna, submitter")
         assert [each["name"] for each in page.context.cookies()] == ["__Host-expunge"]
         page.get_by_role("link", name="New batch").first.click()
@@ -73,7 +73,7 @@ def test_the_cookie_goes_with_nothing_that_another_site_begins(signed_on: Signed
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_where_there_are_two_ways_in(signed_on: SignedOnSite, browser: Browser, scheme: str) -> None:
-    with browsing(browser, signed_on, None, color_scheme=scheme, viewport=PHONE) as page:
+    with browsing(browser, signed_on, None, color_scheme=scheme, viewport=NARROW) as page:
         page.goto("/")
         assert faults(page) == []
         assert not page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")

@@ -10,7 +10,7 @@ from tests.conftest import INVALID, claimed, existing, lines, submit, written
 from tests.integration.conftest import Open
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.brakes import BAD, Brakes, Despite, Tripped
-from worker.domain.errors import RefusedError
+from worker.domain.errors import Guard, RefusedError
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.records import Result
@@ -193,8 +193,9 @@ async def test_the_store_itself_does_not_let_a_braked_batch_run(store: Store) ->
 async def test_despite_is_refused_for_what_no_brake_holds(store: Store) -> None:
     batch_id = await batch_of(store, SIZE)
     await control.pause(store.batches, batch_id)
-    with pytest.raises(RefusedError, match="paused by operator, not by failure_threshold"):
+    with pytest.raises(RefusedError, match="paused by operator, not by failure_threshold") as refused:
         await control.resume(store.batches, store.feeder, batch_id, despite=Despite.FAILURE_THRESHOLD)
+    assert refused.value.guard is Guard.STATE, "no brake holds it"
     assert await stands(store, batch_id) == (BatchState.PAUSED, StateReason.OPERATOR)
 
 

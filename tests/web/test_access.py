@@ -121,7 +121,7 @@ async def test_a_session_lasts_until_it_is_ended(web_store: Store, app: FastAPI,
     token = await add_token(web_store.tokens, "vera", Role.VIEWER)
     async with client_of(app) as page:
         begun = await page.post("/session", data={"token": f" {token}\n"})
-        assert begun.headers["location"] == "/"
+        assert begun.headers["location"] == "/batches"
         cookie = begun.headers["set-cookie"]
         assert cookie.startswith(f"{COOKIE}=")
         assert token not in cookie

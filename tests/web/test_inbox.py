@@ -208,8 +208,8 @@ def test_packed_events_are_refused_as_what_nobody_signed(sender: httpx.Client) -
 def test_a_body_over_the_limit_is_refused(sender: httpx.Client, redis_url: str) -> None:
     large = body(data={"customer_id": "c1", "more": "x" * (1 << 20)})
     detail = problem(sender.post(PATH, **raw(OLD, large)), "too_large")
-    assert "split it" in detail
-    assert "pack it" not in detail, "packed events are refused"
+    assert "send fewer events at once" in detail
+    assert "pack" not in detail, "packed events are refused"
     sent = raw(OLD, large)
     problem(sender.post(PATH, content=iter([large]), headers=sent["headers"]), "too_large")  # no length is announced
     padded = body() + b" " * (LARGEST - len(body()))
@@ -413,7 +413,13 @@ def test_while_redis_takes_nothing_it_is_said_when_to_send_again_and_nothing_is_
         answers(sender.post(PATH, **request(OLD, structured(cloud_event("e1")))))
         _begin(trouble, valkey)
         refused = sender.post(PATH, **request(OLD, batched(cloud_event("e1"), cloud_event("e2"))))
-        problem(refused, "unavailable")
+        detail = problem(refused, "unavailable")
+        assert detail.startswith("the results store ")
+        address = valkey.url.partition("://")[2].partition("/")[0]
+        assert address not in refused.text
+        assert served.log.count(address) == 1, "the log says which it is"
+        problem(sender.post(PATH, **request(OLD, batched(cloud_event("e3")))), "unavailable")
+        assert served.log.count(address) == 1, "and says it once"
         assert int(refused.headers["retry-after"]) > 0
         _end(trouble, valkey)
         again = answers(sender.post(PATH, **request(OLD, batched(cloud_event("e1"), cloud_event("e2")))))

@@ -85,3 +85,10 @@ async def test_a_file_that_was_refused_waits_to_be_submitted_again(ada: Client) 
     refused = await ada.post(f"{address}/submit", data={"due": "2001-01-01"}, headers=PAGE)
     assert refused.status_code == 422
     assert (await ada.post(f"{address}/submit", headers=PAGE)).status_code == 303
+
+
+async def test_a_fourth_file_takes_the_place_of_the_first_and_the_page_says_so(ada: Client) -> None:
+    addresses = [(await ada.post("/new", files=FILE, headers=PAGE)).headers["location"] for _ in range(4)]
+    gone, *left = [await ada.get(address, headers=PAGE) for address in addresses]
+    assert (gone.status_code, [each.status_code for each in left]) == (404, [200] * 3)
+    assert "at most three of a person (a fourth takes the place of the first)" in gone.text

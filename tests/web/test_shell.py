@@ -128,3 +128,26 @@ async def test_what_the_framework_refuses_is_a_sentence_that_says_what_to_do(
     found = problem(response, response.json()["type"].rpartition(":")[2])
     assert found.startswith(detail)
     assert response.status_code != 405 or response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/batches", "GET, POST"),
+        ("PUT", "/v1/holds", "GET, POST"),
+        ("GET", "/v1/holds/release", "POST"),
+        ("POST", "/v1/batches/6h0sgvnab11e7", "GET"),
+        ("DELETE", "/batches/6h0sgvnab11e7/cancel", "GET, POST"),
+        ("POST", "/readyz", "GET, HEAD"),
+        ("POST", "/static/expunge.css", "GET, HEAD"),
+    ],
+)
+async def test_allow_names_every_method_of_an_address(ada: Client, method: str, path: str, allowed: str) -> None:
+    response = await ada.request(method, path)
+    problem(response, "method")
+    assert response.headers["allow"] == allowed
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_a_probe_may_ask_by_head(stranger: Client, path: str) -> None:
+    assert (await stranger.head(path)).status_code == 200

@@ -2,16 +2,21 @@
 
 import html
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import finish, submit
-from tests.web.conftest import Client, Serve, add_token, client_of
+from tests.web.conftest import Client, Serve, add_token, client_of, problem
 from tests.web.test_pages import PAGE, chosen
-from worker.domain.batches import Environment
+from worker.domain.batches import BatchState, Environment, StateReason
+from worker.domain.errors import UsageError
 from worker.domain.holds import Term
 from worker.domain.people import Role
+from worker.web.problems import problem_of
 from worker.wiring import Store
+
+WORKER = Path(__file__).parents[2] / "worker"
 
 
 def said(text: str) -> str:
@@ -136,3 +141,55 @@ async def test_when_it_ended_and_whether_that_was_in_time_are_two_statements(ada
     await finish(web_store.shards, batch, 1)
     text = (await ada.get(f"/batches/{batch}", headers=PAGE)).text
     assert re.search(r'UTC</time>,\s*<b class="due">done in time</b>', text)
+
+
+async def test_what_can_be_done_next_is_said_in_the_words_of_whoever_asks(ada: Client, web_store: Store) -> None:
+    """Neither a program nor somebody with a page before them may have a command line."""
+    ended = (await submit(web_store.batches, ["c1"])).batch_id
+    await finish(web_store.shards, ended, 1)
+    by_program = problem(await ada.post(f"/v1/batches/{ended}/pause"), "state")
+    assert by_program.endswith("and `POST /v1/batches/{batch_id}/retry` sends again what may end otherwise")
+    by_page = await ada.post(f"/batches/{ended}/pause", headers=PAGE)
+    assert said(by_page.text).endswith("and “Send again” sends again what may end otherwise")
+
+
+async def test_what_no_brake_holds_does_not_go_on_despite_one(ada: Client, web_store: Store) -> None:
+    batch = (await submit(web_store.batches, ["c1"])).batch_id
+    await ada.post(f"/v1/batches/{batch}/pause")
+    by_program = problem(await ada.post(f"/v1/batches/{batch}/resume?despite=canary"), "state")
+    assert by_program.endswith(f"not by canary; to go on: `POST /v1/batches/{batch}/resume` without `despite`")
+    by_page = await ada.post(f"/batches/{batch}/resume", data={"despite": "canary"}, headers=PAGE)
+    assert said(by_page.text).endswith("not by canary; to go on: “Resume”")
+
+
+async def test_a_brake_names_the_ways_on_as_the_page_has_them(ada: Client, web_store: Store) -> None:
+    batch = (await submit(web_store.batches, ["c1"])).batch_id
+    await web_store.batches.move(batch, BatchState.RUNNING, BatchState.PAUSED, StateReason.FAILURE_THRESHOLD)
+    await web_store.redis.hset(f"expunge:{{{batch}}}:meta", "tripped", "60 100 0.5 0")
+    answer = await ada.post(f"/batches/{batch}/resume", headers=PAGE)
+    assert "to go on all the same: “failure_threshold” (" in said(answer.text)
+
+
+async def test_a_confirmation_that_is_none_is_told_where_plans_come_from(ada: Client) -> None:
+    file = {"file": ("a.csv", b"customer_id\nc1\n")}
+    detail = problem(await ada.post("/v1/batches", files=file, data={"confirm": "x"}), "request")
+    assert detail.endswith("nor a plan's ID as `POST /v1/plans` gives it")
+
+
+def test_no_text_sends_a_program_to_a_command_line_that_it_may_not_have() -> None:
+    """All commands that stand in what is refused below the command line; the first token is for whoever runs it."""
+    below = [each for room in ("domain", "intake", "pipeline", "store") for each in (WORKER / room).rglob("*.py")]
+    named = {found for path in below for found in re.findall('`expunge [^`]*`[^"]*', path.read_text())}
+    assert len(named) > 2
+    left = [str(problem_of(UsageError(each)).detail) for each in named]
+    assert [each for each in left if "expunge" in each and "token list" not in each] == []
+
+
+@pytest.mark.parametrize("query", ["x=1", "offset=x", "x=1&y=2", "<b>=1"])
+async def test_an_address_that_a_page_cannot_take_is_refused_in_its_words(ada: Client, query: str) -> None:
+    answer = await ada.get(f"/{'holds' if 'offset' in query else 'batches'}?{query}", headers=PAGE)
+    assert answer.status_code == 422
+    name = query.partition("=")[0]
+    assert (
+        said(answer.text) == f"The address has a “{name}” that this page cannot take: open the page anew from the menu"
+    )

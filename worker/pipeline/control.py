@@ -71,7 +71,7 @@ async def resume(
         why = batch.state_reason.value if batch.state_reason else "something else"
         raise RefusedError(
             f"batch {batch_id} is paused by {why}, not by {despite.value}; to go on: expunge resume {batch_id}",
-            Guard.BRAKE,
+            Guard.STATE,
         )
     await _move(batches, batch_id, [BatchState.PAUSED], BatchState.RUNNING, actor=actor, despite=despite)
     await _feed(feeder, batch_id)

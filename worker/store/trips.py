@@ -20,6 +20,8 @@ class Trip:
     nonce: str = field(repr=False)
     verifier: str = field(repr=False)
     """Of PKCE."""
+    back: str = ""
+    """The path of the page that it began for, without spaces."""
 
 
 class Trips:
@@ -28,11 +30,11 @@ class Trips:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def begin(self) -> tuple[str, Trip]:
+    async def begin(self, back: str) -> tuple[str, Trip]:
         """A new one, and the word by which the browser shows on its return that it is the one that left."""
         word = secrets.token_urlsafe(32)
-        trip = Trip(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48))
-        await self._redis.set(_key(word, trip.state), f"{trip.nonce} {trip.verifier}", ex=LASTS)
+        trip = Trip(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back)
+        await self._redis.set(_key(word, trip.state), f"{trip.nonce} {trip.verifier} {back}", ex=LASTS)
         return word, trip
 
     async def end(self, word: str, state: str) -> Trip | None:
@@ -40,8 +42,8 @@ class Trips:
         kept: bytes | None = await self._redis.getdel(_key(word, state))  # type: ignore[assignment]
         if kept is None:
             return None
-        nonce, _, verifier = kept.decode().partition(" ")
-        return Trip(state, nonce, verifier)
+        nonce, verifier, *back = kept.decode().split(" ")
+        return Trip(state, nonce, verifier, *back)
 
 
 def _key(word: str, state: str) -> str:

@@ -150,7 +150,9 @@ async def _unknown(request: Request, web: Web) -> RefusedError:
         ended = "you are not signed in any more; " if COOKIE in request.cookies else ""
         return RefusedError(f"{ended}{_SIGN_IN}", Guard.IDENTITY)
     if not await web.store.tokens.exist():
-        return RefusedError(f"nobody has a token yet; the first is made by: {FIRST_TOKEN}", Guard.IDENTITY)
+        return RefusedError(
+            f"nobody has a token yet; whoever runs Expunge makes the first: {FIRST_TOKEN}", Guard.IDENTITY
+        )
     wrong = "the token is not known, or was revoked; " if shown(request) else ""
     return RefusedError(f"{wrong}{_SIGN_IN}", Guard.IDENTITY)
 

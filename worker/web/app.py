@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,7 +17,6 @@ from worker.outfit import event_reader
 from worker.pipeline.duties import beside
 from worker.pipeline.trail import Trail
 from worker.settings import Settings
-from worker.store.connection import readable_errors
 from worker.web import (
     access,
     audit,
@@ -44,6 +44,7 @@ from worker.web.provider import open_provider
 from worker.web.shell import FORM, Cap, Shell
 from worker.web.signatures import Signatures
 from worker.web.state import Web
+from worker.web.trouble import Trouble
 from worker.wiring import open_store, redis_url
 
 PUBLIC = frozenset(
@@ -109,7 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(part.router)
     app.include_router(routes.router)
     app.mount("/static", Static(directory=FILES))
-    _translate_errors(app, redis_url(settings))
+    _translate_errors(app, Trouble(redis_url(settings)))
     describe_api(app)
     return app
 
@@ -121,21 +122,31 @@ def _caps(max_upload: int) -> dict[str, Cap]:
         "/new": file,
         "/v1/batches": file,
         "/v1/plans": file,
-        "/v1/events": Cap(inbox.LARGEST, inbox.LARGEST),
+        "/v1/events": Cap(inbox.LARGEST, inbox.LARGEST, "send fewer events at once"),
         "/v1/holds": list_of_holds,
         "/v1/holds/release": list_of_holds,
         "/holds/file": list_of_holds,
     }
 
 
-def _translate_errors(app: FastAPI, url: str) -> None:
+def _translate_errors(app: FastAPI, trouble: Trouble) -> None:
     async def translate(request: Request, error: Exception) -> Response:
         if isinstance(error, RefusedError):
             await access.note(request, error)
-        return _answer(request, _translated(error, url, access.concerned(request)))
+        problem = _translated(error, trouble, access.concerned(request))
+        if problem.kind is Kind.METHOD:
+            problem.headers = {"Allow": _allowed(request) or (problem.headers or {}).get("Allow", "")}
+        return _answer(request, problem)
 
     for kind in (ExpungeError, RedisError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, translate)
+
+
+def _allowed(request: Request) -> str:
+    """All methods of an address, where the framework names those of its first route; empty for a mounted folder."""
+    routes = [each for each in iter_route_contexts(request.app.routes) if each.methods]
+    here = [each.methods or () for each in routes if each.path_regex.match(request.scope["path"])]
+    return ", ".join(sorted(set[str]().union(*here)))
 
 
 def _answer(request: Request, problem: Problem) -> Response:
@@ -143,19 +154,17 @@ def _answer(request: Request, problem: Problem) -> Response:
     return error_page(request, problem) if _wants_page(request) else problem.response()
 
 
-def _translated(error: Exception, url: str, members: dict[str, str]) -> Problem:
+def _translated(error: Exception, trouble: Trouble, members: dict[str, str]) -> Problem:
     match error:
+        case RedisError():
+            return trouble.problem(error)
         case ExpungeError():
             return problem_of(error, **members)
         case RequestValidationError():
             return _not_understood(error)
         case HTTPException():
             return problem_of_http(error)
-    try:
-        with readable_errors(url):
-            raise error
-    except ExpungeError as readable:
-        return problem_of(readable)
+    raise error  # no handler is set for others
 
 
 def _wants_page(request: Request) -> bool:

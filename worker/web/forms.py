@@ -7,6 +7,8 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
+from worker.web.parameters import check_once
+
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
@@ -18,6 +20,7 @@ def form(model: type[Fields]) -> Callable[[Request], Awaitable[Fields]]:
 
     async def read(request: Request) -> Fields:
         async with request.form(max_files=0) as sent:
+            check_once(name for name, _ in sent.multi_items())
             given = {name: value for name, value in sent.items() if value}
         return validated(model, given)
 

@@ -4,14 +4,15 @@ import asyncio
 import time
 from typing import Annotated, Any, TypeVar
 
-import orjson
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
+from worker.domain.events import BadEventError
 from worker.domain.holds import LONGEST_GROUND
 from worker.domain.people import Act, Person
+from worker.intake.plain_event import parsed
 from worker.pipeline.holds import Gone, Release, deleted_earlier, place, release, release_and_resubmit, releasing
 from worker.pipeline.naming import MOST, Customers, in_file, listed, terms
 from worker.pipeline.submission import Taken, check_confirmation
@@ -20,6 +21,7 @@ from worker.store.requests import Answer
 from worker.web.access import Looking, also, who
 from worker.web.bodies import BatchBody, HeldBody, HoldsBody, ReleasedBody
 from worker.web.forms import validated
+from worker.web.parameters import check_apart
 from worker.web.problems import Kind, documented
 from worker.web.state import TheStore, TheWeb, Web
 from worker.web.submitting import Key, answer_of, once
@@ -105,10 +107,15 @@ async def _asked(request: Request, web: Web, query: Asked, model: type[Listed]) 
 
 async def _list(request: Request, query: NamedFile, model: type[Listed]) -> Listed:
     try:
-        sent = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
+        sent = parsed(await request.body())
+    except BadEventError as error:
+        raise RequestValidationError([{"loc": ("body",), "msg": str(error)}]) from None
+    except (ValueError, RecursionError):
         raise RequestValidationError([{"loc": ("body",), "msg": "it is no JSON"}]) from None
-    return validated(model, query.model_dump(exclude_unset=True) | sent if isinstance(sent, dict) else sent)
+    if not isinstance(sent, dict):
+        return validated(model, sent)
+    check_apart(query, sent, "body")
+    return validated(model, query.model_dump(exclude_unset=True) | sent)
 
 
 def _described(model: type[Named]) -> dict[str, Any]:

@@ -72,8 +72,9 @@ class KeptFiles:
         if kept is None or kept.owner != owner:
             raise Problem(
                 Kind.NOT_FOUND,
-                "the file is not here any more, since files are kept for half an hour and by one process: "
-                "look whether its batch is in the list, and choose it again if not",
+                "the file is not here any more: files are kept for half an hour, by one process, and at most three of "
+                "a person (a fourth takes the place of the first); look whether its batch is in the list, and choose "
+                "it again if not",
             )
         return kept
 

@@ -16,6 +16,17 @@ from worker.web.bodies import ProblemBody
 MEDIA_TYPE = "application/problem+json"
 _OPTION = re.compile(r"\bexpunge [a-z][^;]*|(?<![\w-])--([a-z][a-z-]*)")
 """An option of the command line, which is a field of the same name here; a whole command stays as it is."""
+_COMMANDS = (
+    (re.compile(r"`expunge retry`"), "`POST /v1/batches/{batch_id}/retry`"),
+    (re.compile(r"\bexpunge resume (\w+)"), r"`POST /v1/batches/\1/resume` without `despite`"),
+    (re.compile(r"`expunge plan` prints"), "`POST /v1/plans` gives"),
+    (re.compile(r"`expunge batches`"), "`GET /v1/batches`"),
+    (re.compile(r"raise its maxmemory, then try again"), "tell whoever runs Expunge, and try again"),
+)
+"""Commands are addresses here; whoever asks may have no command line, nor the server."""
+_SERVER = re.compile(r"\bRedis at \S+")
+"""Whose address is for the log alone."""
+_AWAY = "the results store cannot be used now; send it again later, and tell whoever runs Expunge if it stays so"
 
 
 class _Row(NamedTuple):
@@ -105,7 +116,7 @@ class Problem(HTTPException):
 
 def problem_of(error: ExpungeError, **members: Any) -> Problem:
     """What one of our own errors is to whoever asked over HTTP, with further members for programs."""
-    text = _OPTION.sub(lambda match: f"`{match[1].replace('-', '_')}`" if match[1] else match[0], str(error))
+    text = _said_here(str(error))
     match error:
         case RefusedError():
             headers = {"WWW-Authenticate": "Bearer"} if error.guard is Guard.IDENTITY else None
@@ -114,10 +125,20 @@ def problem_of(error: ExpungeError, **members: Any) -> Problem:
             return Problem(Kind.INPUT, text, line=error.line, columns=list(error.columns), **members)
         case BadEventError():
             return Problem(Kind.EVENT, text, **members)
-        case UnreachableError() | StoreError():
+        case UnreachableError():
+            return Problem(Kind.UNAVAILABLE, _AWAY, headers={"Retry-After": "5"}, **members)
+        case StoreError():
+            text = _SERVER.sub("the results store", text)
             return Problem(Kind.UNAVAILABLE, text, headers={"Retry-After": "5"}, **members)
         case _:
             return Problem(Kind.REQUEST, text, **members)
+
+
+def _said_here(text: str) -> str:
+    """What is said to people at a command line, in the words of the API."""
+    for pattern, words in _COMMANDS:
+        text = pattern.sub(words, text)
+    return _OPTION.sub(lambda match: f"`{match[1].replace('-', '_')}`" if match[1] else match[0], text)
 
 
 def problem_of_http(error: HTTPException) -> Problem:

@@ -9,19 +9,22 @@ from worker.domain.errors import Guard, RefusedError
 from worker.store.sessions import LASTS
 from worker.web.access import COOKIE
 from worker.web.state import web_of
+from worker.web.ways_back import remember
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.post("/session", status_code=303, response_class=RedirectResponse)
-async def begin(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
-    """Sign in with a token; the answer leads to the page and sets a cookie that lasts for twelve hours."""
-    web = web_of(request)
+async def begin(
+    request: Request, token: Annotated[str, Form(max_length=200)], to: Annotated[str, Form()] = ""
+) -> Response:
+    """Sign in with a token; the answer leads to a page of ours and sets a cookie that lasts for twelve hours."""
+    web, back = web_of(request), remember(request, to)
     found = await web.store.tokens.find(token.strip())
     if found is None:
         await web.limits.count_stranger(request.client.host if request.client else "")
         raise RefusedError("the token is not known, or was revoked; an admin makes another", Guard.IDENTITY)
-    answer = RedirectResponse("/", 303)
+    answer = RedirectResponse(back, 303)
     set_session(answer, await web.store.sessions.begin(found))
     return answer
 

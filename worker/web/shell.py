@@ -19,6 +19,7 @@ from worker.web.problems import Kind, Problem
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 FORM = 1 << 20
 """Bytes of the largest body where nothing else is said."""
+_SPLIT = "split it (a file may be packed with gzip instead)"
 _PATIENCE = 20.0  # seconds for the next part of a body
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "
@@ -44,6 +45,8 @@ class Cap(NamedTuple):
     named: int
     """What somebody who sends more is told: the largest file, where there is room for a form around it."""
     most: int
+    advice: str = _SPLIT
+    """What somebody who sends more can do."""
 
 
 _OF_FORMS = Cap(FORM, FORM)
@@ -93,19 +96,19 @@ class Shell:
             self._metrics.count(scope, status, time.monotonic() - began)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        named, most = self._caps.get(scope["path"], _OF_FORMS)
+        named, most, advice = self._caps.get(scope["path"], _OF_FORMS)
         length = Headers(scope=scope).get("content-length", "")
         announced, received, more = int(length) if length.isascii() and length.isdigit() else 0, 0, True
 
         async def limited() -> Message:
             nonlocal received, more
             if announced > most:
-                raise too_large(named)
+                raise too_large(named, advice)
             message = await (_patiently(receive) if more else receive())
             more = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > most:
-                raise too_large(named)
+                raise too_large(named, advice)
             return message
 
         return limited
@@ -121,11 +124,11 @@ async def _patiently(receive: Receive) -> Message:
         raise Problem(Kind.TIMEOUT, detail, headers={"Connection": "close"}) from None
 
 
-def too_large(most: int) -> Problem:
+def too_large(most: int, advice: str = _SPLIT) -> Problem:
     """What a body of more bytes is refused with; the rest of it is not read."""
     return Problem(
         Kind.TOO_LARGE,
-        f"the content has more than {most:,} bytes: split it (a file may be packed with gzip instead)",
+        f"the content has more than {most:,} bytes: {advice}",
         headers={"Connection": "close"},
     )
 

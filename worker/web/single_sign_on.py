@@ -21,20 +21,23 @@ from worker.web.problems import Kind, Problem
 from worker.web.provider import Provider
 from worker.web.session import set_session
 from worker.web.state import Web, web_of
+from worker.web.ways_back import remember
 
 TRIP = "__Host-expunge-trip"
 router = APIRouter(include_in_schema=False)
 _Text = Annotated[str, Query(max_length=4_096)]
+_QUIET = {"Referrer-Policy": "no-referrer"}
+"""Of a page whose address has a code in it."""
 
 
 @router.get("/session/provider", status_code=303, response_class=RedirectResponse)
-async def leave(request: Request) -> Response:
+async def leave(request: Request, to: _Text = "") -> Response:
     """Send a browser to the provider."""
-    web, provider = web_of(request), _provider_of(request)
+    web, provider, back = web_of(request), _provider_of(request), remember(request, to)
     if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(Kind.CROSS_SITE, "a page of another site began this; sign in from the page of this server")
     await _count(request)
-    word, trip = await web.store.trips.begin()
+    word, trip = await web.store.trips.begin(back)
     answer = RedirectResponse(await provider.address(trip), 303)
     answer.set_cookie(TRIP, word, max_age=trips.LASTS, path="/", secure=True, httponly=True, samesite="lax")
     return answer
@@ -50,6 +53,7 @@ async def come_back(
     if trip is None:
         await _count(request)
         raise RefusedError(_unknown(provider.sign_on), Guard.IDENTITY)
+    back = remember(request, trip.back)
     request.state.asked = asked = Asked(Act.LOOK, issued=True)
     if error or not code:
         raise RefusedError(_denied(provider.sign_on.host, error), Guard.IDENTITY)
@@ -59,7 +63,7 @@ async def come_back(
     if role is None:
         raise RefusedError(_no_role(provider.sign_on, name), Guard.ROLE)
     word, called = await _begun(web, provider.sign_on, claims, name, role)
-    answer = page(request, "signed_in.html", None, headers={"Referrer-Policy": "no-referrer"}, name=called, role=role)
+    answer = page(request, "signed_in.html", None, headers=_QUIET, name=called, role=role, back=back)
     set_session(answer, word)
     answer.delete_cookie(TRIP, path="/", secure=True, httponly=True, samesite="lax")
     return answer

@@ -20,6 +20,7 @@ from worker.intake.csv_file import DEFAULT_COLUMN, CsvFile
 from worker.intake.rows import MAX_ROW, TOO_LONG
 from worker.intake.source import GZIP, Source
 from worker.settings import Settings
+from worker.web.parameters import check_apart, check_once
 from worker.web.problems import UNREADABLE, Kind, Problem, in_words
 from worker.web.shell import too_large
 
@@ -111,7 +112,8 @@ class Upload:
     """The other fields of the form; an empty one is as if it were not there."""
 
     def fields(self, query: Fields) -> Fields:
-        """The query's fields, and over them those of the form; raises ``Problem`` for a wrong one."""
+        """The fields of query and form; raises ``Problem`` for a wrong one, or one that is in both."""
+        check_apart(query, self.form, "form")
         try:
             return type(query).model_validate(query.model_dump(exclude_unset=True) | dict(self.form))
         except ValidationError as error:
@@ -210,6 +212,11 @@ async def _from_form(request: Request) -> Upload:
         form = await _Parser(request).parse()
     except MultiPartException:
         raise Problem(Kind.REQUEST, UNREADABLE) from None
+    try:
+        check_once(name for name, _ in form.multi_items())
+    except Problem:
+        await form.close()
+        raise
     file = form.get("file")
     if not isinstance(file, UploadFile) or not (file.filename or file.size):
         await form.close()

@@ -19,6 +19,7 @@ from worker.web.pages import views
 from worker.web.pages.wording import on_page, sentence
 from worker.web.problems import Kind, Problem
 from worker.web.state import web_of
+from worker.web.ways_back import asked_for
 
 FILES = Path(__file__).parents[1] / "static"
 _FOREVER = "public, max-age=31536000, immutable"
@@ -139,7 +140,8 @@ def sign_in(
     """The ways in: by the identity provider, if there is one, and the form that takes a token."""
     sign_on = web_of(request).settings.sign_on
     provider = sign_on.host if sign_on else ""
-    return page(request, "sign_in.html", None, status=status, headers=headers, detail=detail, provider=provider)
+    shown = {"detail": detail, "provider": provider, "back": asked_for(request)}
+    return page(request, "sign_in.html", None, status=status, headers=headers, **shown)
 
 
 class Static(StaticFiles):

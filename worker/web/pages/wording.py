@@ -16,7 +16,14 @@ _WORDS = (
     (r": `Allow` names those that are", ""),
     (r"raise EXPUNGE_MAX_BATCH", "ask whoever runs Expunge for a higher limit"),
     (r"as EXPUNGE_ID_PATTERN demands", "of the form that customer IDs have here"),
-    (r"check that it runs and that EXPUNGE_REDIS_URL is right", "tell whoever runs Expunge"),
+    (
+        r"^query\.(.{1,40}?) is wrong, .*",
+        r"the address has a “\1” that this page cannot take: open the page anew from the menu",
+    ),
+    (r"`POST /v1/batches/\{batch_id\}/retry`", "“Send again”"),
+    (r"`POST /v1/batches/\w+/resume` without `despite`", "“Resume”"),
+    (r"`GET /v1/batches` shows", "the list of batches shows"),
+    (r"`despite` (\w+)", r"“\1”"),
     (r"(after|before): must be `next` of another page", "the address is of no page of this list: begin at its first"),
     (r"show a token: `Authorization: Bearer expunge_...`, or sign in on the page", "sign in with your token"),
 )
