@@ -10,12 +10,13 @@ from redis.exceptions import ConnectionError as RedisAway
 from structlog.testing import capture_logs
 
 from tests.conftest import all_keys, existing, lifetimes, lines, make_settings
+from worker.domain import references
 from worker.domain.batches import Batch, BatchState, Lane
 from worker.domain.events import Event
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.people import EVENTS
-from worker.pipeline.gather import COLUMNS, reference_of
+from worker.pipeline.gather import COLUMNS
 from worker.store import keys
 from worker.store.gatherings import Taken
 from worker.wiring import Store, open_store
@@ -93,7 +94,7 @@ async def test_events_become_a_batch_with_their_reference_and_due_in_the_report(
 
         (batch,) = await batches(store)
         description = batch.description
-        assert description.reference == reference_of(first.gathering_id)
+        assert description.reference == references.of_events(first.gathering_id)
         assert (description.rows, description.submitted_by, description.due) == (4, EVENTS, due.timestamp())
         assert batch.tally.reasons == {Reason.DUPLICATE: 1}
 

@@ -29,6 +29,7 @@ from tests.conftest import (
     submit,
     written,
 )
+from worker.domain import references
 from worker.domain.audit import Deed, Entry
 from worker.domain.batches import BatchState
 from worker.domain.errors import Guard, RefusedError, StoreError
@@ -38,7 +39,7 @@ from worker.domain.people import EVENTS, NO_APPROVAL
 from worker.domain.records import Doubt, History, Result
 from worker.pipeline import control
 from worker.pipeline.cancel import settle_cancelled
-from worker.pipeline.gather import COLUMNS, reference_of
+from worker.pipeline.gather import COLUMNS
 from worker.pipeline.purge import find, purge
 from worker.pipeline.retry import describe as describe_retry
 from worker.pipeline.retry import retry
@@ -194,7 +195,11 @@ async def test_the_records_of_a_gathering_go_too_that_somebody_died_over(store: 
     """It became the batch, and was not yet put away: left there, it would become the same batch once more."""
     (taken,) = await store.gatherer.take([Event("/crm", "e1", ("c1",))])
     assert taken is not None
-    own: dict[str, Any] = {"reference": reference_of(taken.gathering_id), "submitted_by": EVENTS, "columns": COLUMNS}
+    own: dict[str, Any] = {
+        "reference": references.of_events(taken.gathering_id),
+        "submitted_by": EVENTS,
+        "columns": COLUMNS,
+    }
     batch_id = (await submit(store.batches, ["c1"], **own)).batch_id
     await store.redis.zadd(keys.gatherings(TARGET), {taken.gathering_id: 1})
     await finish(store.shards, batch_id, 1)
@@ -207,7 +212,7 @@ async def test_the_records_of_a_gathering_go_too_that_somebody_died_over(store: 
 async def test_a_reference_that_somebody_chose_after_events_takes_none_of_them_away(store: Store) -> None:
     (taken,) = await store.gatherer.take([Event("/crm", "e1", ("c1",))])
     assert taken is not None
-    batch_id = await rich(store, reference=reference_of(taken.gathering_id), submitted_by="anna")
+    batch_id = await rich(store, reference=references.of_events(taken.gathering_id), submitted_by="anna")
     await purged(store, batch_id)
     assert [line async for some in store.gatherer._gatherings.lines(replace_id(taken.gathering_id)) for line in some]
 

@@ -88,6 +88,12 @@ async def test_the_same_file_twice_is_refused_and_noted_with_its_batch(anna: Cli
     assert [(entry.actor, entry.batch_id, entry.detail["guard"]) for entry in noted] == [("anna", first, "repeat")]
 
 
+@pytest.mark.parametrize("taken", ["events-6h0sgvnab11e7", "held-back-0123456789abcdef", "a\nb"])
+async def test_a_reference_of_expunge_s_own_batches_is_nobody_s_to_give(anna: Client, taken: str) -> None:
+    """Else events of that gathering would wait for ever, and be answered with somebody else's batch."""
+    assert "choose another" in problem(await send(anna, reference=taken), "request")
+
+
 async def test_the_same_reference_is_the_same_batch_and_another_file_is_refused(anna: Client) -> None:
     first = await send(anna, reference="r1")
     again = await send(anna, reference="r1")

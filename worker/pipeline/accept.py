@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from worker.domain import references
 from worker.domain.batch_ids import make_batch_id
 from worker.domain.batches import Description, Lane
 from worker.domain.errors import Guard, InputError, RefusedError
@@ -30,7 +31,7 @@ def describe(
 ) -> Description:
     """What a batch made of this file says of itself; ``keep`` names the columns to store besides the IDs.
 
-    Raises ``InputError`` if the file has no such column.
+    Raises ``InputError`` if the file has no such column, and ``UsageError`` for a reference that nobody may give.
     """
     return Description(
         target=rules.target,
@@ -41,7 +42,7 @@ def describe(
         id_column=inspection.id_column,
         columns=inspection.columns,
         kept=_kept(inspection, keep),
-        reference=reference,
+        reference=references.checked(reference),
         lane=lane,
         brakes=rules.brakes,
         due=due,

@@ -9,11 +9,13 @@ import csv
 import io
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import BinaryIO, Final, Generic, NamedTuple, TypeVar, cast
 
 import structlog
 
+from worker.domain import references
 from worker.domain.batches import Batch, Lane
 from worker.domain.errors import ExpungeError
 from worker.domain.events import REUSED, BadEventError, Event
@@ -147,26 +149,20 @@ class Gatherer:
         description = describe(
             csv_file.inspect(),
             self._rules,
-            reference=reference_of(gathering.id),
             lane=gathering.lane,
             due=gathering.due,
             keep=COLUMNS,
         )
-        mine = signed(description, EVENTS)
+        mine = signed(replace(description, reference=references.of_events(gathering.id)), EVENTS)
         taken = await take_in(self._batches, self._holds, self._feeder, csv_file, mine, again=False)
         return taken.batch.id
-
-
-def reference_of(gathering_id: str) -> str:
-    """The reference of the batch that a gathering becomes, known before it is one."""
-    return f"events-{gathering_id}"
 
 
 def gathering_of(batch: Batch) -> str | None:
     """The gathering that became this batch, if one did."""
     if batch.description.submitted_by != EVENTS or batch.description.reference is None:
-        return None  # whoever has a name may choose such a reference too
-    return batch.description.reference.removeprefix(reference_of(""))
+        return None
+    return batch.description.reference.removeprefix(references.of_events(""))
 
 
 def _by_lane(events: Sequence[Event]) -> Mapping[Lane, list[int]]:

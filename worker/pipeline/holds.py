@@ -1,11 +1,12 @@
 """What an operator asks of holds: place and release them, and find the records that were held back (SPEC 6)."""
 
 import asyncio
-import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from worker.domain import references
 from worker.domain.batches import Batch, Description, Target
 from worker.domain.errors import Guard, RefusedError, StoreError, UsageError
 from worker.domain.holds import Term
@@ -152,7 +153,8 @@ async def release_and_resubmit(
     customers, it goes on: the records are found as before, and name the batch, so that there is never a second one.
     """
     with await asyncio.to_thread(_file_of, ending.held_back, rules) as csv_file:
-        described = describe(csv_file.inspect(), rules, reference=_reference(ending.held_back))
+        reference = references.of_held_back((each.batch_id, each.row) for each in ending.held_back)
+        described = replace(describe(csv_file.inspect(), rules), reference=reference)
         description = signed(described, name)
         guard(description)
         await release(holds, ending, name)
@@ -177,12 +179,6 @@ def _file_of(records: Sequence[HeldBack], rules: Rules) -> CsvFile:
         csv_file.close()
         raise
     return csv_file
-
-
-def _reference(records: Sequence[HeldBack]) -> str:
-    """Stands for exactly these records."""
-    named = "\n".join(sorted(f"{each.batch_id} {each.row}" for each in records))
-    return f"held-back-{hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
 
 def _refuse_unknown(positions: Sequence[int], places: Sequence[str]) -> None:

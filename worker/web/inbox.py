@@ -15,10 +15,10 @@ from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 
+from worker.domain import references
 from worker.domain.events import REUSED, BadEventError, Event
 from worker.intake.cloud_events import BATCHED, STRUCTURED, CloudEventReader
 from worker.intake.plain_event import is_json
-from worker.pipeline.gather import reference_of
 from worker.web.bodies import EventsBody
 from worker.web.problems import Kind, Problem, documented
 from worker.web.signatures import HEADERS, ID, unsigned
@@ -155,7 +155,7 @@ async def take_events(message: Annotated[Message, Depends(signed_message)], web:
     if len(counted) < len(taken):
         raise _reused([number for number, each in enumerate(taken, 1) if each is None], len(taken))
     answers = [
-        {"source": event.source, "id": event.id, "reference": reference_of(each.gathering_id)}
+        {"source": event.source, "id": event.id, "reference": references.of_events(each.gathering_id)}
         for event, each in zip(events, counted, strict=True)
     ]
     return JSONResponse({"events": answers}, 202)
