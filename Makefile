@@ -27,11 +27,13 @@ demo: install ## delete 1,200 customers of the built-in simulator and show the r
 	@$(BIN)/expunge run examples/customers.csv --simulate; code=$$?; \
 	 if [ $$code -ne 3 ]; then echo "demo: expected exit 3 (some records are not deleted), got $$code" >&2; exit 1; fi
 
-# Playwright leaves an event loop running, where no asynchronous test can run: a process of its own.
-test: install ## run every test; the acceptance tests mostly wait for processes, so four at a time
-	$(BIN)/python -m pytest -n 3 --ignore tests/acceptance --ignore tests/browser
+# Tests of the pace measure time, so they run alone; all others wait more than they compute. Playwright leaves an event loop
+# running, where no asynchronous test can run: a process of its own.
+test: install ## run every test
+	$(BIN)/python -m pytest tests/integration/test_pacing.py
+	$(BIN)/python -m pytest -n 2 --ignore tests/acceptance --ignore tests/browser --ignore tests/integration/test_pacing.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
-	$(BIN)/python -m pytest -n 4 --dist worksteal --durations 25 tests/acceptance
+	$(BIN)/python -m pytest -n 4 --dist worksteal tests/acceptance
 
 check: install ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .
