@@ -67,9 +67,9 @@ class CeleryEvents:
     async def take_call(self, task_id: str | None, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
         """Take a call of the task that came to a worker through Celery itself."""
         _, refused = await self._gatherer.take_each([task_id], lambda _: self._reader.call(task_id, args, kwargs))
-        content = json.dumps({"id": task_id, "args": args, "kwargs": kwargs}).encode()
-        place = f"task {shown_id(task_id) or '?'}"
-        await self._bury([DeadLetter("celery", place, reason, content) for _, reason in refused])
+        for _, reason in refused:
+            content = json.dumps({"id": task_id, "args": args, "kwargs": kwargs}).encode()
+            await self._bury([DeadLetter("celery", f"task {shown_id(task_id) or '?'}", reason, content)])
 
     async def _take(self, messages: Sequence[Queued]) -> None:
         now = datetime.now(UTC)
