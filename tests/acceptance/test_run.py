@@ -170,3 +170,25 @@ def test_refused_credentials_pause_the_batch_and_the_same_run_goes_on(expunge: E
         ended = expunge("run", name, "--json")
         assert ended.returncode == 0, ended.stderr
     assert {row["expunge_attempts"] for row in read_report(expunge.folder / "customers.report.csv")} == {"1"}
+
+
+def test_a_rehearsal_s_report_is_verified_without_settings_and_a_lost_row_is_found(
+    expunge: Expunge, make_ids: MakeIds
+) -> None:
+    """SPEC 4, promise 1: we account for every row, and can show it."""
+    ids = make_ids(300)
+    source = expunge.csv([*ids, ids[0], "../x"])
+    assert expunge("run", source, "--simulate").returncode == 3
+    bare = Expunge(expunge.folder)
+    before = sorted(path.name for path in expunge.folder.iterdir())
+    verified = bare("verify", "customers.report.csv", "--input", source)
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout == ""
+    assert sorted(path.name for path in expunge.folder.iterdir()) == before
+
+    report = expunge.folder / "customers.report.csv"
+    lines = report.read_bytes().splitlines(keepends=True)
+    report.write_bytes(b"".join([*lines[:5], *lines[6:]]))
+    verified = bare("verify", "customers.report.csv", "--input", source)
+    assert verified.returncode == 3
+    assert "wrong  rows        row 5 is missing" in verified.stderr

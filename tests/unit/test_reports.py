@@ -303,7 +303,7 @@ def test_the_manifest_says_what_the_report_is_of(tmp_path: Path) -> None:
         "submitted_by": "anna",
         "approved_by": "ben",
         "approved_at": "2026-01-31T12:00:30Z",
-        "input": {"name": "in.csv", "sha256": "a" * 64, "rows": 5},
+        "input": {"name": "in.csv", "sha256": "a" * 64, "rows": 5, "id_column": "customer_id"},
         "report": {"name": "out.csv", "sha256": report.sha256, "lines": 5, "format": "csv", "only": None},
         "tally": {
             "deleted": 1,

@@ -26,6 +26,7 @@ _MODULES = {
     "status": "batches",
     "watch": "batches",
     "report": "report",
+    "verify": "verify",
     "batches": "batches",
     "pause": "batches",
     "resume": "batches",

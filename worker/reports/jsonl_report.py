@@ -26,7 +26,7 @@ class JsonLines:
     """Rows as lines of text, line ends included."""
 
     def __init__(self, columns: Sequence[str]) -> None:
-        self._names = (*_unique(columns), *COLUMNS)
+        self._names = (*unique(columns), *COLUMNS)
 
     def line(self, row: ReportRow) -> str:
         """The line of a row."""
@@ -34,7 +34,8 @@ class JsonLines:
         return _line(values)
 
 
-def _unique(columns: Sequence[str]) -> list[str]:
+def unique(columns: Sequence[str]) -> list[str]:
+    """The names that columns have in an object."""
     taken = {*columns, *COLUMNS}
     names: list[str] = []
     for column in columns:

@@ -1,0 +1,264 @@
+"""``expunge verify``: a right report holds, and whatever is changed in it is found (SPEC 4, promise 1)."""
+
+import csv
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from worker.cli import app
+from worker.domain.batches import Batch, BatchState, Description, Environment, Tally, Target
+from worker.domain.outcomes import Outcome, Reason
+from worker.domain.records import Result
+from worker.reports.columns import COLUMNS, ReportFormat, ReportRow
+from worker.reports.manifest import write_manifest
+from worker.reports.writing import write_report
+
+CELLS = [
+    *(["c1", "x"], ["c2", "=1+1"], ["c1", 'a"b\r\nc'], ["c4", ""], ["c5", "'=quoted"], ["../x", "é"]),
+    *([f"d{n}", str(n)] for n in range(7, 21)),
+]
+SPECIAL = {
+    2: Result(Reason.MISSING_FIELD, 422, 2, "req_1", missing_field=("email",), finished_at=1.0),
+    3: Result(Reason.DUPLICATE, first_row=1, finished_at=1.0),
+    4: Result(Reason.DELETED_EARLIER, note="batch b_0", finished_at=1.0),
+    6: Result(Reason.INVALID_ID, finished_at=1.0),
+}
+CONFIRMED = Result(Reason.CONFIRMED, 200, 1, "req_0", finished_at=1.0)
+ROWS = [ReportRow(n, cells, SPECIAL.get(n, CONFIRMED), "b_1") for n, cells in enumerate(CELLS, 1)]
+
+
+class Made:
+    """A report, its manifest and its input in a folder, by the real writers."""
+
+    def __init__(
+        self,
+        folder: Path,
+        report_format: ReportFormat = ReportFormat.CSV,
+        *,
+        only: frozenset[Outcome] | None = None,
+        delimiter: str = ",",
+        rows: list[ReportRow] = ROWS,
+        ended: bool = True,
+    ) -> None:
+        self.input = folder / "in.csv"
+        with self.input.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["customer_id", "note"], *CELLS])
+        self.path = folder / f"report.{report_format.value}"
+        written = write_report(self.path, report_format, ("customer_id", "note"), rows, delimiter=delimiter, only=only)
+        reasons = Counter(row.result.reason for row in ROWS if row.result)
+        description = Description(
+            source="in.csv",
+            sha256=hashlib.sha256(self.input.read_bytes()).hexdigest(),
+            rows=len(ROWS),
+            shard_size=250,
+            id_column="customer_id",
+            columns=("customer_id", "note"),
+            target=Target(Environment.SANDBOX, "m1", "up"),
+        )
+        batch = Batch(
+            id="b_1",
+            description=description,
+            state=BatchState.COMPLETED if ended else BatchState.RUNNING,
+            state_reason=None,
+            tally=Tally(0, dict(reasons)),
+            created_at=1.0,
+            ended_at=2.0 if ended else None,
+        )
+        self.manifest = write_manifest(self.path, batch, written, version="1", written_at=3.0)
+
+    def told(self, change: Callable[[dict], None]) -> None:  # type: ignore[type-arg]
+        """Forge the manifest."""
+        content = json.loads(self.manifest.read_text())
+        change(content)
+        self.manifest.write_text(json.dumps(content))
+
+    def forge(self, data: bytes) -> None:
+        """Replace the report, and have the manifest name its SHA-256."""
+        self.path.write_bytes(data)
+        self.told(lambda content: content["report"].update(sha256=hashlib.sha256(data).hexdigest()))
+
+    def rewrite(self, change: Callable[[list[list[str]]], object]) -> None:
+        """Change the rows of a CSV report, without its header; the SHA-256 is forged too."""
+        with self.path.open("r", newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        change(rows)
+        out = io.StringIO(newline="")
+        csv.writer(out).writerows([header, *rows])
+        self.forge(out.getvalue().encode())
+
+    def verify(self, *, with_input: bool = True) -> tuple[int, dict[str, str]]:
+        """The exit code, and the checks that do not hold."""
+        more = ["--input", str(self.input)] if with_input else []
+        ended = CliRunner().invoke(app, ["verify", str(self.path), *more, "--json"], standalone_mode=False)
+        result = json.loads(ended.stdout)
+        wrong = {check["check"]: check["text"] for check in result["checks"] if not check["ok"]}
+        assert result["ok"] is not bool(wrong)
+        return ended.exit_code or int(ended.return_value or 0), wrong
+
+
+@pytest.mark.parametrize("only", [None, frozenset({Outcome.SKIPPED, Outcome.REJECTED}), frozenset({Outcome.FAILED})])
+@pytest.mark.parametrize("report_format", [ReportFormat.CSV, ReportFormat.JSONL])
+def test_a_report_as_it_was_written_holds(
+    tmp_path: Path, report_format: ReportFormat, only: frozenset[Outcome] | None
+) -> None:
+    made = Made(tmp_path, report_format, only=only)
+    assert made.verify() == (0, {})
+    assert made.verify(with_input=False) == (0, {})
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", "\t"])
+def test_every_delimiter_is_found(tmp_path: Path, delimiter: str) -> None:
+    assert Made(tmp_path, delimiter=delimiter).verify() == (0, {})
+
+
+def put(rows: list[list[str]], at: int, column: str, value: str) -> None:
+    rows[at][2 + COLUMNS.index(column)] = value
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (
+            lambda rows: rows.pop(9),
+            {
+                "lines",
+                "rows",
+                "tally",
+            },
+        ),
+        (lambda rows: rows.pop(), {"lines", "rows", "tally"}),
+        (lambda rows: rows.insert(9, rows[9]), {"lines", "rows", "tally"}),
+        (lambda rows: rows.insert(9, rows.pop(10)), {"rows"}),
+        (lambda rows: rows.append([*rows[-1][:2], "21", *rows[-1][3:]]), {"lines", "rows", "tally", "cells"}),
+        (lambda rows: put(rows, 9, "expunge_row", "x"), {"rows"}),
+        (lambda rows: put(rows, 9, "expunge_batch", "b_2"), {"batch"}),
+        (lambda rows: put(rows, 9, "expunge_outcome", "absent"), {"outcomes", "tally"}),
+        (lambda rows: put(rows, 9, "expunge_outcome", "gone"), {"outcomes", "tally"}),
+        (lambda rows: put(rows, 9, "expunge_reason", "no_content"), {"tally"}),
+        (lambda rows: put(rows, 9, "expunge_reason", "because"), {"outcomes", "tally"}),
+        (lambda rows: put(rows, 9, "expunge_http_status", ""), {"outcomes"}),
+        (lambda rows: put(rows, 9, "expunge_first_row", "1"), {"outcomes"}),
+        (lambda rows: put(rows, 2, "expunge_first_row", "2"), {"duplicates"}),
+        (lambda rows: put(rows, 2, "expunge_first_row", "3"), {"duplicates"}),
+        (lambda rows: put(rows, 2, "expunge_first_row", ""), {"duplicates"}),
+        (lambda rows: rows[9].__setitem__(0, "other"), {"cells"}),
+        (lambda rows: rows[1].__setitem__(1, "=1+1"), set()),  # only the guard is gone: the cell is the same
+        (lambda rows: rows[9].append("more"), {"form", "tally", "rows"}),
+    ],
+)
+def test_what_was_changed_is_found_though_the_manifest_names_the_new_digest(
+    tmp_path: Path, change: Callable[[list[list[str]]], object], found: set[str]
+) -> None:
+    made = Made(tmp_path)
+    made.rewrite(change)
+    code, wrong = made.verify()
+    assert set(wrong) == found
+    assert code == (3 if found else 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda content: content["tally"].update(deleted=1), {"manifest", "tally"}),
+        (lambda content: content["tally"].update(pending=1), {"manifest", "tally"}),
+        (lambda content: content["reasons"].update(confirmed=1), {"manifest", "tally"}),
+        (lambda content: content["input"].update(sha256="0" * 64), {"input"}),
+        (lambda content: content["report"].update(lines=1), {"lines"}),
+        (lambda content: content["report"].update(only=["deleted"]), {"outcomes"}),
+        (lambda content: content["report"].update(format="xlsx"), set()),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_found(
+    tmp_path: Path, change: Callable[[dict[str, object]], None], found: set[str]
+) -> None:
+    made = Made(tmp_path)
+    made.told(change)
+    assert set(made.verify()[1]) == found
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda rows: rows.insert(1, rows[1]), {"lines", "rows", "tally"}),
+        (lambda rows: rows.reverse(), {"rows"}),
+        (lambda rows: put(rows, 0, "expunge_first_row", "9"), {"duplicates"}),
+    ],
+)
+def test_in_a_filtered_report_too(tmp_path: Path, change: Callable[[list[list[str]]], object], found: set[str]) -> None:
+    made = Made(tmp_path, only=frozenset({Outcome.SKIPPED}))
+    made.rewrite(change)
+    assert set(made.verify()[1]) == found
+
+
+def test_an_outcome_that_there_is_not_is_named(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    made.rewrite(lambda rows: put(rows, 9, "expunge_outcome", "gone"))
+    assert made.verify()[1]["outcomes"] == "row 10: has the outcome 'gone', which there is not"
+
+
+def test_where_it_first_does_not_hold_is_said_and_how_many_more(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    made.rewrite(lambda rows: [row.__setitem__(1, "!") for row in rows[9:]])
+    assert made.verify()[1] == {"cells": "row 10: is not what the input has in column 2, and 10 more"}
+
+
+def test_rows_that_ended_while_the_report_was_written_are_no_fault(tmp_path: Path) -> None:
+    made = Made(tmp_path, ended=False)
+    made.told(lambda content: content["tally"].update(deleted=content["tally"]["deleted"] - 1, pending=1))
+    made.told(lambda content: content["reasons"].update(confirmed=content["reasons"]["confirmed"] - 1))
+    assert made.verify() == (0, {})
+    made.told(lambda content: content.update(ended_at="2026-01-31T12:00:00Z"))
+    assert set(made.verify()[1]) == {"tally"}
+
+
+def test_a_row_of_the_input_that_the_batch_never_had_is_found(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    with made.input.open("a", encoding="utf-8") as file:
+        file.write("one_more,x\n")
+    assert made.verify()[1]["cells"] == "the input has 21 rows, but the manifest says 20"
+
+
+def test_another_file_is_not_the_input(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    made.input.write_text("nome\nx y\n")
+    assert set(made.verify()[1]) == {"cells", "input"}
+
+
+@pytest.mark.parametrize("missing", ["path", "manifest", "input"])
+def test_a_file_that_is_missing_is_bad_usage_and_named(tmp_path: Path, missing: str) -> None:
+    made = Made(tmp_path)
+    path: Path = getattr(made, missing)
+    path.unlink()
+    ended = CliRunner().invoke(app, ["verify", str(made.path), "--input", str(made.input)], standalone_mode=False)
+    assert getattr(ended.exception, "exit_code", None) == 2
+    assert str(path) in str(ended.exception)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"batch": 1}'])
+def test_what_is_no_manifest_is_bad_usage(tmp_path: Path, content: str) -> None:
+    made = Made(tmp_path)
+    made.manifest.write_text(content)
+    ended = CliRunner().invoke(app, ["verify", str(made.path)], standalone_mode=False)
+    assert "is no manifest" in str(ended.exception)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1, exclude_max=True), by=st.integers(1, 255), report_format=st.sampled_from(ReportFormat))
+def test_any_byte_that_changed_is_found(tmp_path: Path, at: float, by: int, report_format: ReportFormat) -> None:
+    made = Made(tmp_path, report_format)
+    data = bytearray(made.path.read_bytes())
+    data[int(at * len(data))] ^= by
+    made.path.write_bytes(data)
+    code, wrong = made.verify()
+    assert code == 3
+    assert "report" in wrong
+    made.forge(bytes(data))
+    assert made.verify()[0] in (0, 3)  # never anything else, whatever the bytes are
