@@ -1,5 +1,6 @@
 """``expunge run``, from a CSV to its reconciliation CSV, with real workers and a real upstream."""
 
+import gzip
 import hashlib
 import json
 from collections import Counter
@@ -192,3 +193,28 @@ def test_a_rehearsal_s_report_is_verified_without_settings_and_a_lost_row_is_fou
     verified = bare("verify", "customers.report.csv", "--input", source)
     assert verified.returncode == 3
     assert "wrong  rows        row 5 is missing" in verified.stderr
+
+
+def test_reports_of_kept_columns_of_packed_files_and_of_reports_are_verified(
+    expunge: Expunge, make_ids: MakeIds
+) -> None:
+    """Written again, an ended batch's report is the same to the byte, as docs/report.md says."""
+    bare = Expunge(expunge.folder)
+    packed = expunge.folder / "in.csv.gz"
+    rows = ["customer_id,note,case", *(f"{name},=1,{at}" for at, name in enumerate(make_ids(40)))]
+    packed.write_bytes(gzip.compress("\n".join(rows).encode()))
+    run = json.loads(expunge("run", "in.csv.gz", "--simulate", "--keep", "case", "--out", "1.csv", "--json").stdout)
+    batch_id, report = run["batch"], expunge.folder / "1.csv"
+    assert bare("verify", "1.csv", "--input", "in.csv.gz").returncode == 0
+
+    written = {"again.csv": ("--join", "in.csv.gz"), "kept.csv": (), "kept.jsonl": ("--format", "jsonl")}
+    for name, more in written.items():
+        told = expunge("report", batch_id, "--simulate", "--out", name, *more)
+        assert told.returncode == 0, told.stderr
+        assert bare("verify", name, "--input", "in.csv.gz").returncode == 0
+    assert (expunge.folder / "again.csv").read_bytes() == report.read_bytes()
+    assert (expunge.folder / "kept.csv").read_text().startswith("customer_id,case,expunge_row,")
+
+    expunge("run", "1.csv", "--simulate", "--out", "2.csv")
+    verified = bare("verify", "2.csv", "--input", "1.csv")
+    assert verified.returncode == 0, verified.stderr

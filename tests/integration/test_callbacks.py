@@ -26,6 +26,7 @@ from worker.domain.outcomes import Reason
 from worker.domain.people import Act, Role
 from worker.domain.records import Result
 from worker.pipeline import control
+from worker.pipeline.duties import beside
 from worker.pipeline.purge import find, purge
 from worker.pipeline.telling import EVERY, Teller, begin, caught_up
 from worker.pipeline.telling import untold as still_to_tell
@@ -478,12 +479,10 @@ async def test_the_body_of_an_answer_is_not_waited_for(store: Store, receiver: R
 async def test_an_address_that_hangs_holds_up_no_other(store: Store, receiver: Receiver, teller: Open) -> None:
     with Receiver(lambda _: Reply(hang=True)) as slow:
         it = await teller(to(slow))
-        telling = asyncio.create_task(it.tell_forever())
-        await lived(store)
-        await asyncio.to_thread(receiver.wait_for, lambda one: len(one.taken) == len(LIFE))
-        assert len(slow.requests) == 1
-        telling.cancel()
-        await asyncio.wait([telling])
+        async with beside(it.tell_forever()):
+            await lived(store)
+            await asyncio.to_thread(receiver.wait_for, lambda one: len(one.taken) == len(LIFE))
+            assert len(slow.requests) == 1
     assert shape(receiver.requests) == LIFE
 
 
@@ -551,10 +550,8 @@ async def test_a_failing_store_or_receiver_ends_no_telling(
         return await whole(position, count)
 
     monkeypatch.setattr(store.audit, "since", broken)
-    telling = asyncio.create_task(it.tell_forever())
-    await asyncio.to_thread(receiver.wait_for, lambda one: bool(one.taken))
-    telling.cancel()
-    await asyncio.wait([telling])
+    async with beside(it.tell_forever()):
+        await asyncio.to_thread(receiver.wait_for, lambda one: bool(one.taken))
     assert len(failed) == 3
 
 

@@ -16,6 +16,7 @@ from worker.domain.events import Event
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.people import EVENTS
+from worker.pipeline.duties import beside
 from worker.pipeline.gather import COLUMNS
 from worker.store import keys
 from worker.store.gatherings import Taken
@@ -266,9 +267,7 @@ async def test_an_outage_of_redis_is_told_once_and_the_next_one_again(
 
     monkeypatch.setattr(store.gatherer, "close_due", close_due)
     with capture_logs() as told:
-        closing = asyncio.create_task(store.gatherer.close_forever())
-        await enough.wait()
-        closing.cancel()
-        await asyncio.wait([closing])
+        async with beside(store.gatherer.close_forever()):
+            await enough.wait()
     assert [line["event"] for line in told] == ["waits for Redis", "goes on"] * 2
     assert {line["duty"] for line in told} == {"gathering of events"}

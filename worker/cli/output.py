@@ -65,11 +65,22 @@ def tally_lines(tally: Tally) -> list[str]:
     return lines
 
 
+def _console() -> Console:
+    return Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
+
+
+def reading_bar() -> Progress:
+    """A bar for rows that are read, on a terminal only."""
+    console = _console()
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
 class ProgressDisplay:
     """Shows how far a batch is: a bar on a terminal, else a line every few seconds."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True, no_color=bool(os.environ.get("NO_COLOR")))
+        console = _console()
         self._bar: Progress | None = None
         if console.is_terminal:
             self._bar = Progress(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from worker.cli import session
-from worker.cli.output import emit, say
+from worker.cli.output import emit, reading_bar, say
 from worker.domain.customer_ids import IdRule
 from worker.domain.errors import InputError
 from worker.intake.csv_file import DEFAULT_COLUMN, CsvFile
@@ -48,17 +48,18 @@ def verify(
 
 
 def _look_through(report: Path, manifest: Manifest, source: Path | None) -> list[Check]:
-    with report.open("rb") as file:
+    with report.open("rb") as file, reading_bar() as bar:
         rows = Rows(manifest, file, ReportFormat(manifest.report.format))
+        lines = bar.track(rows.seen(), total=manifest.report.lines)
         if source is None:
-            deque(rows.seen(), maxlen=0)
+            deque(lines, maxlen=0)
             return rows.checks
         column = manifest.input.id_column or DEFAULT_COLUMN
         try:
             with CsvFile.open(source, column=column, rule=_ANY_ID, skip_bad_rows=True) as csv_file:
-                cells = check_cells(manifest, rows, csv_file.columns, csv_file.cells())
+                cells = check_cells(manifest, rows.columns, lines, csv_file.columns, csv_file.cells())
         except InputError as error:  # it is there, but is no file of which a batch was made
-            deque(rows.seen(), maxlen=0)
+            deque(lines, maxlen=0)
             cells = Check("cells", "")
             cells.wrong(str(error))
         return [*rows.checks, cells]

@@ -250,11 +250,12 @@ class Pacer:
 
     async def close(self) -> None:
         """End the pump; whoever still waits is cancelled."""
-        if running := [task for task in (self._pump, self._upcoming) if task is not None]:
-            for task in running:
-                task.cancel()
-            await asyncio.wait(running)
+        running = [task for task in (self._pump, self._upcoming) if task is not None]
+        for task in running:
+            task.cancel()
         self._line.sift(lambda waiter: not waiter.answer.cancel())
+        if running:
+            await asyncio.wait(running)
 
     def _pause(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)

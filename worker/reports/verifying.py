@@ -3,7 +3,8 @@
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 from worker.domain.outcomes import REASON_BY_TEXT, Outcome, Reason
@@ -11,6 +12,8 @@ from worker.reports.columns import ReportFormat
 from worker.reports.jsonl_report import unique
 from worker.reports.manifest import Manifest
 from worker.reports.reading import Line, read_report, whole
+
+_OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 
 
 class Check:
@@ -62,7 +65,7 @@ def check_manifest(manifest: Manifest) -> Check:
     check, rows = Check("manifest", f"its tally adds up to {manifest.input.rows:,} rows"), manifest.input.rows
     if (total := sum(manifest.tally.values())) != rows:
         check.wrong(f"its tally adds up to {total:,}, but the input has {rows:,} rows")
-    for outcome in manifest.tally.keys() - set(Outcome):
+    for outcome in manifest.tally.keys() - _OUTCOMES:
         check.wrong(f"its tally has an outcome that there is not: {outcome!r}")
     for word in manifest.reasons.keys() - set(REASON_BY_TEXT):
         check.wrong(f"it has a reason that there is not: {word!r}")
@@ -89,7 +92,7 @@ class Rows:
         self._numbers = Check("rows", self._numbered())
         self._batch = Check("batch", f"every row is of batch {manifest.batch}")
         self._words = Check("outcomes", "every outcome and reason is one that there is, and they fit")
-        self._duplicates = Check("duplicates", "every duplicate names an earlier row of the same customer")
+        self._duplicates = Check("duplicates", "no customer has two rows, except as duplicates, which name the first")
         self._tally = Check("tally", "outcomes and reasons are as many as the manifest says")
         self._report = read_report(file, report_format, self._form.wrong)
         self._own = Standing()
@@ -156,6 +159,11 @@ class Rows:
             self._duplicates.wrong(f"{at}: row {first}, of which it is a duplicate, is not of the same customer")
 
     def _end(self) -> None:
+        if self._id_index is not None and (twice := self._own.twice()) is not None:
+            first, again = twice
+            self._duplicates.wrong(
+                f"row {again}: is of the same customer as row {first}, but not named as its duplicate"
+            )
         told = self._manifest.report.lines
         if self._count != told:
             self._lines.wrong(f"it has {self._count:,} rows, but the manifest says {told:,}")
@@ -213,10 +221,18 @@ class Standing:
             return None
         return self._hashes[at] == hash(customer_id)
 
+    def twice(self) -> tuple[int, int] | None:
+        """The numbers of two rows of one customer; None if there are none."""
+        ordered = array("q", sorted(self._hashes))
+        if (found := next((a for a, b in pairwise(ordered) if a == b), None)) is None:
+            return None
+        first = self._hashes.index(found)
+        return self._numbers[first], self._numbers[self._hashes.index(found, first + 1)]
+
 
 def misfit(line: Line, reason: Reason | None, only: frozenset[str] | None) -> str | None:
     """What is wrong with the outcome and the reason of a row."""
-    if line.outcome not in set(Outcome):
+    if line.outcome not in _OUTCOMES:
         return f"has the outcome {line.outcome[:40]!r}, which there is not"
     if only is not None and line.outcome not in only:
         return f"is {line.outcome}, which the report was to leave out"
@@ -233,16 +249,25 @@ def misfit(line: Line, reason: Reason | None, only: frozenset[str] | None) -> st
     return None
 
 
-def check_cells(manifest: Manifest, rows: Rows, columns: Sequence[str], cells: Iterator[Sequence[str]]) -> Check:
-    """Whether each row of the report has the cells of the input's row of that number; reads both to their ends."""
+def check_cells(
+    manifest: Manifest,
+    shown: Sequence[str],
+    lines: Iterable[Line],
+    columns: Sequence[str],
+    cells: Iterator[Sequence[str]],
+) -> Check:
+    """Whether each row of the report has the cells of the input's row of that number; reads both to their ends.
+
+    ``shown`` are the report's columns of the input, ``lines`` its rows; ``columns`` and ``cells`` are the input's.
+    """
     check = Check("cells", "every row has the cells of the input's row")
-    kept = [at for at, name in enumerate(columns) if name in rows.columns]
+    kept = [at for at, name in enumerate(columns) if name in shown]
     names = tuple(columns[at] for at in kept)
-    if rows.columns not in (names, tuple(unique(names))):
+    if shown not in (names, tuple(unique(names))):
         check.wrong("the report has columns that the input has not")
     ids = names.index(manifest.input.id_column) if manifest.input.id_column in names else None
     at, row = 0, None
-    for line in rows.seen():
+    for line in lines:
         if line.number is None or line.number <= at:
             continue  # the check of the numbers tells
         while at < line.number and (row := next(cells, None)) is not None:
