@@ -9,7 +9,16 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from worker.domain.errors import ExpungeError, Guard, InputError, RefusedError, StoreError, UnreachableError
+from worker.domain.errors import (
+    ExpungeError,
+    FormatError,
+    Guard,
+    InputError,
+    RefusedError,
+    RoomError,
+    StoreError,
+    UnreachableError,
+)
 from worker.domain.events import BadEventError
 from worker.web.bodies import ProblemBody
 
@@ -45,6 +54,7 @@ class Kind(Enum):
     EVENT = _Row("event", 400, "The event can never be taken")
     SIGNATURE = _Row("signature", 401, "The signature does not count")
     REQUEST = _Row("request", 422, "The request cannot be understood")
+    FORMAT = _Row("format", 422, "The report cannot be had in this format")
     NOT_FOUND = _Row("not_found", 404, "There is no such thing")
     METHOD = _Row("method", 405, "The method is not for this address")
     MEDIA_TYPE = _Row("media_type", 415, "The content is of no type that is taken")
@@ -113,7 +123,9 @@ def problem_of(error: ExpungeError, **members: Any) -> Problem:
             return Problem(Kind.INPUT, text, line=error.line, columns=list(error.columns), **members)
         case BadEventError():
             return Problem(Kind.EVENT, text, **members)
-        case UnreachableError() | StoreError():
+        case FormatError():
+            return Problem(Kind.FORMAT, text, **members)
+        case UnreachableError() | StoreError() | RoomError():
             return Problem(Kind.UNAVAILABLE, text, headers={"Retry-After": "5"}, **members)
         case _:
             return Problem(Kind.REQUEST, text, **members)
