@@ -8,9 +8,9 @@ from pyarrow.parquet import ParquetWriter
 
 from worker.reports.columns import COLUMNS, ReportRow, typed, unique_names
 
-_GROUP = 1 << 16
+_GROUP = 1 << 15
 """Rows: what is held back at most."""
-_BATCH = 1 << 12
+_BATCH = 1 << 11
 _TYPES = {
     "expunge_row": pa.int64(),
     "expunge_outcome": pa.string(),
