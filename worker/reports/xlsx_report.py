@@ -120,5 +120,5 @@ def _room() -> Iterator[None]:
     except (OSError, XlsxWriterException) as error:
         raise RoomError(
             f"a temporary file in {tempfile.gettempdir()} cannot be written ({error}): "
-            f"xlsx needs about 1 GB for a million rows; make room, or set TMPDIR"
+            f"xlsx needs about 1.3 GB for a million rows; make room, or set TMPDIR"
         ) from None
