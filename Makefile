@@ -46,7 +46,7 @@ format: install ## format the code
 	$(BIN)/ruff check --fix .
 
 lock: ## renew the lock files from pyproject.toml
-	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra xlsx pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 bench/requirements.in -o bench/requirements.lock
 

@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
+from pyarrow import parquet
+
 from tests.acceptance.accounting import read_report
 from tests.acceptance.conftest import Expunge
 from worker.domain.outcomes import Outcome
@@ -218,3 +221,48 @@ def test_reports_of_kept_columns_of_packed_files_and_of_reports_are_verified(
     expunge("run", "1.csv", "--simulate", "--out", "2.csv")
     verified = bare("verify", "2.csv", "--input", "1.csv")
     assert verified.returncode == 0, verified.stderr
+
+
+def test_a_report_is_a_workbook_or_a_parquet_file_if_asked_for(expunge: Expunge, make_ids: MakeIds) -> None:
+    ids = ["007", *make_ids(20), "missing_1"]
+    with SimulatorThread(MIXED) as upstream:
+        ended = expunge("run", expunge.csv(ids), "--json", "--out", "out.xlsx", EXPUNGE_UPSTREAM_URL=upstream.url)
+    assert ended.returncode == 3, ended.stderr
+    batch = json.loads(ended.stdout)["batch"]
+    written = expunge("report", batch, "--out", "out.bin", "--format", "parquet")
+    assert written.returncode == 0, written.stderr
+    _, *rows = openpyxl.load_workbook(expunge.folder / "out.xlsx")["Report"].iter_rows(values_only=True)
+    table = parquet.read_table(expunge.folder / "out.bin").to_pylist()
+    assert [row[0] for row in rows] == [row["customer_id"] for row in table] == ids
+    assert table[-1]["expunge_missing_field"] == ["tax_id", "dob"]
+    for name, report_format in (("out.xlsx", "xlsx"), ("out.bin", "parquet")):
+        manifest = json.loads((expunge.folder / f"{name}.manifest.json").read_text())["report"]
+        assert manifest["sha256"] == hashlib.sha256((expunge.folder / name).read_bytes()).hexdigest()
+        assert (manifest["format"], manifest["lines"]) == (report_format, len(ids))
+
+
+def test_what_does_not_fit_into_a_workbook_is_refused_before_anything_is_sent(expunge: Expunge) -> None:
+    (expunge.folder / "long.csv").write_text(f"customer_id,note\nc1,x\nc2,{'x' * 32_768}\n")
+    with SimulatorThread(MIXED) as upstream:
+        ended = expunge("run", "long.csv", "--format", "xlsx", EXPUNGE_UPSTREAM_URL=upstream.url)
+        assert ended.returncode == 2, ended.stderr
+        assert "row 2, column 'note': 32,768 characters" in ended.stderr
+        assert len(upstream.log) == 0
+    assert not list(expunge.folder.glob("*.xlsx"))
+
+
+def test_a_format_that_is_not_installed_is_refused_before_anything_is_sent(expunge: Expunge) -> None:
+    (expunge.folder / "absent").mkdir()
+    (expunge.folder / "absent" / "sitecustomize.py").write_text(
+        "import importlib.util as its\nfind = its.find_spec\n"
+        "its.find_spec = lambda name, *rest: None if name == 'pyarrow' else find(name, *rest)\n"
+    )
+    with SimulatorThread(MIXED) as upstream:
+        ended = expunge(
+            *("run", expunge.csv(["c1"]), "--out", "out.parquet"),
+            EXPUNGE_UPSTREAM_URL=upstream.url,
+            PYTHONPATH=str(expunge.folder / "absent"),
+        )
+        assert ended.returncode == 2, ended.stderr
+        assert "pip install 'expunge[parquet]'" in ended.stderr
+        assert len(upstream.log) == 0

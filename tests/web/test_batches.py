@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from worker.domain.batches import BatchState, Environment, Lane, StateReason, Ta
 from worker.domain.outcomes import Reason
 from worker.domain.people import Role
 from worker.domain.records import Result
+from worker.reports import formats
 from worker.reports.as_json import batch_json, status_json
 from worker.reports.columns import ReportFormat, ReportRow
 from worker.reports.writing import stream_report
@@ -218,3 +220,39 @@ async def test_two_hundred_batches_are_listed_in_few_calls(ada: Client, web_stor
     assert len((await ada.get("/v1/batches", params={"limit": 200})).json()["batches"]) == 200
     later: int = (await web_store.redis.info("stats"))["total_commands_processed"]
     assert later - calls < 450
+
+
+async def test_a_report_that_cannot_be_had_in_a_format_is_a_problem_that_says_why(
+    vera: Client, batch_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, asked = f"/v1/batches/{batch_id}/report", {"format": "xlsx"}
+    monkeypatch.setattr(formats, "XLSX_ROWS", 299)
+    assert "`only`" in problem(await vera.get(address, params=asked), "format")
+    assert (await vera.get(address, params=asked | {"only": "failed"})).status_code == 200
+    monkeypatch.setattr(formats, "XLSX_ROWS", 300)
+    monkeypatch.setattr("worker.web.downloads.XLSX_ROWS_OVER_HTTP", 299)
+    assert "299 at most" in problem(await vera.get(address, params=asked), "format")
+    assert (await vera.get(address, params=asked | {"only": "failed"})).status_code == 200
+    assert (await vera.get(address, params={"format": "parquet"})).status_code == 200
+    monkeypatch.setattr(formats, "find_spec", lambda _: None)
+    for name in ("xlsx", "parquet"):
+        assert f"expunge[{name}]" in problem(await vera.get(address, params={"format": name}), "format")
+    assert (await vera.get(address)).status_code == 200
+
+
+async def test_a_cell_that_excel_would_cut_off_is_a_problem_and_no_half_report(
+    vera: Client, batch_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found while the report is made, so nothing of it may have been sent."""
+    monkeypatch.setattr(formats, "_XLSX_CELL", 30)
+    answer = await vera.get(f"/v1/batches/{batch_id}/report", params={"format": "xlsx"})
+    assert "holds 30" in problem(answer, "format")
+
+
+async def test_no_room_for_the_workbook_is_a_matter_of_the_moment(
+    vera: Client, batch_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    text = problem(await vera.get(f"/v1/batches/{batch_id}/report", params={"format": "xlsx"}), "unavailable")
+    assert "no room" in text
+    assert str(tmp_path) not in text

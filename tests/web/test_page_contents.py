@@ -85,6 +85,8 @@ async def test_a_batch_has_its_downloads_and_they_are_what_they_say(ada: Client,
     assert dict(re.findall(r'<a href="(/v1/[^"]+)" download>([^<]+)</a>', text)) == {
         f"{begin}/report": "Report of all rows",
         f"{begin}/report?format=jsonl": "JSON Lines",
+        f"{begin}/report?format=xlsx": "Excel",
+        f"{begin}/report?format=parquet": "Parquet",
         f"{begin}/report?only=rejected,failed,unknown": "Failed only",
         f"{begin}/report?only=skipped,pending": "Unprocessed only",
         f"{begin}/manifest": "Manifest",

@@ -148,7 +148,13 @@ async def test_a_batch_says_how_many_workers_it_has_and_when_it_ends_at_the_rate
 
 
 @pytest.mark.parametrize(
-    ("report_format", "content_type"), [("csv", "text/csv; charset=utf-8"), ("jsonl", "application/x-ndjson")]
+    ("report_format", "content_type"),
+    [
+        ("csv", "text/csv; charset=utf-8"),
+        ("jsonl", "application/x-ndjson"),
+        ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        ("parquet", "application/vnd.apache.parquet"),
+    ],
 )
 async def test_a_report_is_of_its_own_type_and_never_a_page(
     vera: Client, web_store: Store, report_format: str, content_type: str

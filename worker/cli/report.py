@@ -18,8 +18,9 @@ from worker.domain.errors import InputError, UsageError
 from worker.domain.outcomes import Outcome
 from worker.domain.people import Act
 from worker.intake.csv_file import CsvFile
-from worker.pipeline.reporting import rows_of
+from worker.pipeline.reporting import rows_asked, rows_of
 from worker.reports.columns import ReportFormat, ReportRow, outcomes_named
+from worker.reports.formats import check_format
 from worker.reports.manifest import write_manifest
 from worker.reports.writing import Written, stream_report, write_report
 from worker.settings import load_settings
@@ -30,6 +31,13 @@ Delimiter = Annotated[str, typer.Option(metavar="CHAR", help="Of a CSV report: ,
 Format = Annotated[
     ReportFormat | None, typer.Option("--format", help="By default what the name of --out says, else csv.")
 ]
+_ENDINGS = {
+    ".jsonl": ReportFormat.JSONL,
+    ".ndjson": ReportFormat.JSONL,
+    ".xlsx": ReportFormat.XLSX,
+    ".parquet": ReportFormat.PARQUET,
+}
+_BINARY = (ReportFormat.XLSX, ReportFormat.PARQUET)
 _DELIMITERS = {",": ",", ";": ";", "|": "|", "tab": "\t", "\t": "\t", "\\t": "\t"}
 
 
@@ -49,6 +57,7 @@ def report(
 ) -> None:
     """Write a batch's reconciliation report; of a batch that still runs, pending rows included."""
     chosen = format_of(out, report_format)
+    check_output(out, chosen)
     if join is not None:
         refuse_overwriting(out, str(join))
     separator, outcomes = _delimiter(delimiter), outcomes_named(only)
@@ -67,6 +76,13 @@ def report(
 
     with caller.audited(), session.running_redis(settings, simulate=simulate) as reachable:
         asyncio.run(write())
+
+
+def check_output(out: str, report_format: ReportFormat) -> None:
+    """Raise UsageError if the format is not installed, or would be shown on a terminal as the bytes that it is."""
+    check_format(report_format)
+    if out == "-" and report_format in _BINARY and sys.stdout.isatty():
+        raise UsageError(f"{report_format.value} is not for a terminal: name a file with --out, or redirect stdout")
 
 
 def refuse_overwriting(out: str, source: str) -> None:
@@ -90,6 +106,7 @@ async def write_out(
     columns, rows = batch.description.stored_columns, rows_of(batch, lines)
     if csv_file is not None:
         columns, rows = csv_file.columns, _joined(batch, csv_file, lines)
+    check_format(report_format, rows_asked(batch, only), columns)
     if out == "-":
         return await asyncio.to_thread(
             stream_report, sys.stdout.buffer, report_format, columns, rows, delimiter=delimiter, only=only
@@ -129,7 +146,7 @@ def _joined(batch: Batch, csv_file: CsvFile, lines: Iterator[Line]) -> Iterator[
 def format_of(out: str, given: ReportFormat | None = None) -> ReportFormat:
     if given is not None:
         return given
-    return ReportFormat.JSONL if out.endswith((".jsonl", ".ndjson")) else ReportFormat.CSV
+    return _ENDINGS.get(Path(out).suffix, ReportFormat.CSV)
 
 
 def _delimiter(text: str) -> str:

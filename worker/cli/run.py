@@ -29,7 +29,7 @@ from worker.cli.output import (
     to_go_on,
 )
 from worker.cli.plan import announce
-from worker.cli.report import format_of, refuse_overwriting, write_out
+from worker.cli.report import Format, check_output, format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.domain.batches import Batch, BatchState, Description, Lane, StateReason
 from worker.domain.errors import Guard, RefusedError, UsageError
@@ -41,6 +41,8 @@ from worker.pipeline.submission import moment
 from worker.pipeline.telling import begin, caught_up
 from worker.reports.advice import why_paused
 from worker.reports.as_json import batch_json
+from worker.reports.columns import ReportFormat
+from worker.reports.formats import check_cells, check_format
 from worker.reports.writing import check_place
 from worker.settings import Settings, load_settings
 from worker.simulator import Scenario, ScenarioError, SimulatorThread
@@ -60,6 +62,7 @@ def run(
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="The report; by default FILE with .report.csv.")
     ] = None,
+    report_format: Format = None,
     column: session.Column = "customer_id",
     workers: Annotated[int, typer.Option(min=0, max=64, help="Worker processes; 0 leaves it to those elsewhere.")] = 2,
     rate: session.Rate = None,
@@ -81,7 +84,8 @@ def run(
     deadline = moment("--due", due)
     if not simulate:
         _ = settings.upstream_prefix  # refuses at once when no upstream is set
-    report_path = out or default_report(file)
+    report_path = out or default_report(file, report_format or ReportFormat.CSV)
+    chosen = format_of(report_path, report_format)
     if json and report_path == "-":
         raise UsageError("--json and --out - both write to stdout; name a file for the report")
     if scenario is not None and not simulate:
@@ -91,6 +95,7 @@ def run(
     if not workers and settings.redis_url is None:
         raise UsageError("--workers 0 needs workers elsewhere, and so EXPUNGE_REDIS_URL")
     refuse_overwriting(report_path, file)
+    check_output(report_path, chosen)
     check_place(report_path)
     caller = Caller(settings, me, Act.SUBMIT, simulate=simulate)
     with ExitStack() as stack:
@@ -98,6 +103,8 @@ def run(
         csv_file = stack.enter_context(session.open_csv(file, column, settings, skip_bad_rows=skip_bad_rows))
         if simulate:
             settings = stack.enter_context(_rehearsal(settings, scenario or "mixed"))
+        check_format(chosen, csv_file.inspect().rows, csv_file.columns)
+        check_cells(chosen, csv_file.columns, csv_file.cells())
         rules = replace(settings.rules, approval=NO_APPROVAL) if simulate else settings.rules
         description = describe(csv_file.inspect(), rules, reference=reference, lane=lane, due=deadline, keep=keep or ())
         if not simulate:
@@ -111,7 +118,9 @@ def run(
             description = announce(csv_file, caller, reachable, description, again=again)
             if not simulate:
                 session.guard_production(description, confirm)
-            work = _Run(csv_file, description, caller, reachable, home, report_path, workers=workers, again=again)
+            work = _Run(
+                *(csv_file, description, caller, reachable, home, report_path, chosen), workers=workers, again=again
+            )
             batch = asyncio.run(work.all())
         except (_Interrupted, KeyboardInterrupt):
             say(f"interrupted; nothing is lost. To go on: {again_command}")
@@ -121,14 +130,15 @@ def run(
     raise typer.Exit(exit_code(batch))
 
 
-def default_report(file: str) -> str:
+def default_report(file: str, report_format: ReportFormat = ReportFormat.CSV) -> str:
     """``customers.csv`` gives ``customers.report.csv``."""
+    report = f".report.{report_format.value}"
     if file == "-":
-        return "expunge.report.csv"
+        return f"expunge{report}"
     for ending in (".csv.gz", ".csv", ".gz"):
         if file.lower().endswith(ending):
-            return file[: -len(ending)] + ".report.csv"
-    return file + ".report.csv"
+            return file[: -len(ending)] + report
+    return file + report
 
 
 @contextmanager
@@ -163,12 +173,14 @@ class _Run:
         settings: Settings,
         home: Path | None,
         report_path: str,
+        report_format: ReportFormat,
         *,
         workers: int,
         again: bool,
     ) -> None:
         self._csv_file, self._description, self._caller = csv_file, description, caller
-        self._settings, self._home, self._report_path = settings, home, report_path
+        self._settings, self._home = settings, home
+        self._report_path, self._format = report_path, report_format
         self._workers, self._again, self._simulate = workers, again, caller.simulate
         self._stop = asyncio.Event()
         self._children: Children | None = None
@@ -208,7 +220,7 @@ class _Run:
         if batch.state.ended:
             raise RefusedError(
                 f"this file is done already: batch {batch.id} ({batch.state.value}); its report: "
-                f"expunge report {batch.id} --out {shlex.quote(self._report_path)}; --again runs it once more",
+                f"expunge report {batch.id} --out {self._out()}; --again runs it once more",
                 Guard.REPEAT,
                 batch.id,
             )
@@ -280,7 +292,11 @@ class _Run:
             say(f"{awaits(batch)}, then the same command again")
         if batch.state_reason is not None:
             say(f"paused: {why_paused(batch)}. To go on: {self._to_go_on(batch)}")
-        await write_out(store, batch, self._csv_file, self._report_path, format_of(self._report_path))
+        await write_out(store, batch, self._csv_file, self._report_path, self._format)
+
+    def _out(self) -> str:
+        path = shlex.quote(self._report_path)
+        return path if format_of(self._report_path) is self._format else f"{path} --format {self._format.value}"
 
     def _to_go_on(self, batch: Batch) -> str:
         if batch.state_reason is StateReason.CREDENTIALS_REFUSED:

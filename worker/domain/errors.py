@@ -4,6 +4,8 @@
     ├── UsageError               2: bad input, a wrong setting
     │   ├── InputError              the file: names file and line
     │   ├── SettingsError           a variable: names it, its value (unless secret) and what it should be
+    │   ├── FormatError             a report of this format cannot be made: says which can
+    │   ├── RoomError               there is no room for a temporary file
     │   └── UnreachableError        Redis or the upstream: names the address and what to check
     ├── RefusedError             4: a guard said no; nothing was done
     └── StoreError               1: the store failed in mid-work
@@ -57,6 +59,14 @@ class InputError(UsageError):
 
 class SettingsError(UsageError):
     """A setting has a wrong value."""
+
+
+class FormatError(UsageError):
+    """A report cannot be made in the format that was asked for: a library is missing, or the rows do not fit."""
+
+
+class RoomError(UsageError):
+    """A temporary file cannot be written."""
 
 
 class UnreachableError(UsageError):

@@ -34,6 +34,8 @@ class ReportFormat(StrEnum):
 
     CSV = "csv"
     JSONL = "jsonl"
+    XLSX = "xlsx"
+    PARQUET = "parquet"
 
 
 class ReportRow(NamedTuple):
@@ -60,6 +62,21 @@ def outcomes_named(text: str | None) -> frozenset[Outcome] | None:
         return frozenset(Outcome(word.strip()) for word in text.split(","))
     except ValueError:
         raise UsageError(f"--only: '{text}' must be outcomes joined by commas: {', '.join(Outcome)}") from None
+
+
+def unique_names(columns: Sequence[str]) -> list[str]:
+    """The input's column names, where each must occur once: a name that occurs before gets ``_2``, ``_3`` and so on."""
+    taken = {*columns, *COLUMNS}
+    names: list[str] = []
+    for column in columns:
+        name, count = column, 1
+        if column in names or column in COLUMNS:
+            while name in taken:
+                count += 1
+                name = f"{column}_{count}"
+            taken.add(name)
+        names.append(name)
+    return names
 
 
 class _Explained(NamedTuple):

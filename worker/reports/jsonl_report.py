@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from worker.reports.columns import COLUMNS, ReportRow, Value, typed
+from worker.reports.columns import COLUMNS, ReportRow, Value, typed, unique_names
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -26,27 +26,12 @@ class JsonLines:
     """Rows as lines of text, line ends included."""
 
     def __init__(self, columns: Sequence[str]) -> None:
-        self._names = (*unique(columns), *COLUMNS)
+        self._names = (*unique_names(columns), *COLUMNS)
 
     def line(self, row: ReportRow) -> str:
         """The line of a row."""
         values: dict[str, Value] = dict(zip(self._names, [*row.cells, *typed(row)], strict=True))
         return _line(values)
-
-
-def unique(columns: Sequence[str]) -> list[str]:
-    """The names that columns have in an object."""
-    taken = {*columns, *COLUMNS}
-    names: list[str] = []
-    for column in columns:
-        name, count = column, 1
-        if column in names or column in COLUMNS:
-            while name in taken:
-                count += 1
-                name = f"{column}_{count}"
-            taken.add(name)
-        names.append(name)
-    return names
 
 
 def _line(values: dict[str, Value]) -> str:

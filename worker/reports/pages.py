@@ -1,17 +1,16 @@
-"""A report made page by page, for whoever asks for the next page: nothing is held back, and no file is needed."""
+"""A report made page by page, for whoever asks for the next page: it is held back as little as its format allows."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from worker.domain.outcomes import Outcome
 from worker.reports.columns import ReportFormat, ReportRow
-from worker.reports.csv_report import CsvLines
-from worker.reports.jsonl_report import JsonLines
-from worker.reports.writing import Written, encoded
+from worker.reports.pieces import pieces_of
+from worker.reports.writing import Written
 
 
 class ReportPages:
-    """Turns rows into the report's bytes; call ``begin`` once, then ``add`` with the rows in their order."""
+    """Turns rows into the report's bytes: ``add`` the rows in their order, then take ``end``; ``close`` in any case."""
 
     def __init__(
         self,
@@ -23,30 +22,25 @@ class ReportPages:
     ) -> None:
         self._format, self._only = report_format, only
         self._digest, self._lines = hashlib.sha256(), 0
-        self._head = ""
-        if report_format is ReportFormat.CSV:
-            csv_lines = CsvLines(delimiter)
-            self._head, self._line = csv_lines.header(columns), csv_lines.line
-        else:
-            self._line = JsonLines(columns).line
-
-    def begin(self) -> bytes:
-        """What comes before the rows."""
-        return self._given(self._head)
+        self._pieces = pieces_of(report_format, columns, delimiter)
+        self.close = self._pieces.close
 
     def add(self, rows: Iterable[ReportRow]) -> bytes:
-        """The next rows, of those the ones that are asked for."""
+        """The next rows, of those the ones that are asked for; gives what is ready, be it nothing."""
         only = self._only
-        lines = [self._line(row) for row in rows if only is None or row.outcome in only]
-        self._lines += len(lines)
-        return self._given("".join(lines))
+        asked = [row for row in rows if only is None or row.outcome in only]
+        self._lines += len(asked)
+        return self._given(self._pieces.add(asked))
+
+    def end(self) -> Iterator[bytes]:
+        """What is left when there are no more rows."""
+        return map(self._given, self._pieces.end())
 
     @property
     def written(self) -> Written:
         """What has been made so far, as a manifest tells it."""
         return Written(None, self._digest.hexdigest(), self._lines, self._format, self._only)
 
-    def _given(self, text: str) -> bytes:
-        data = encoded(text)
+    def _given(self, data: bytes) -> bytes:
         self._digest.update(data)
         return data

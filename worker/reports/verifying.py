@@ -8,8 +8,7 @@ from itertools import pairwise
 from typing import Any, BinaryIO
 
 from worker.domain.outcomes import REASON_BY_TEXT, Outcome, Reason
-from worker.reports.columns import ReportFormat
-from worker.reports.jsonl_report import unique
+from worker.reports.columns import ReportFormat, unique_names
 from worker.reports.manifest import Manifest
 from worker.reports.reading import Line, read_report, whole
 
@@ -263,7 +262,7 @@ def check_cells(
     check = Check("cells", "every row has the cells of the input's row")
     kept = [at for at, name in enumerate(columns) if name in shown]
     names = tuple(columns[at] for at in kept)
-    if shown not in (names, tuple(unique(names))):
+    if shown not in (names, tuple(unique_names(names))):
         check.wrong("the report has columns that the input has not")
     ids = names.index(manifest.input.id_column) if manifest.input.id_column in names else None
     at, row = 0, None

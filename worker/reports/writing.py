@@ -4,8 +4,9 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, assert_never
 
@@ -14,8 +15,10 @@ from worker.domain.outcomes import Outcome
 from worker.reports.columns import ReportFormat, ReportRow
 from worker.reports.csv_report import write_csv
 from worker.reports.jsonl_report import write_jsonl
+from worker.reports.pieces import encoded, pieces_of
 
 _CHUNK = 1 << 18
+_ROWS = 1000  # at a time, where bytes are made of several
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +86,22 @@ def _stream(
             write_csv(out, columns, counted, delimiter=delimiter)
         case ReportFormat.JSONL:
             write_jsonl(out, columns, counted)
+        case ReportFormat.XLSX | ReportFormat.PARQUET:
+            _write_pieces(out, report_format, columns, iter(counted))
         case _:
             assert_never(report_format)
     out.flush()
     return out.digest.hexdigest(), counted.count
 
 
-def encoded(text: str) -> bytes:
-    """UTF-8; an upstream's request ID may hold half a surrogate pair, and must not cost the report."""
-    return text.encode("utf-8", "backslashreplace")
+def _write_pieces(
+    out: "_Digested", report_format: ReportFormat, columns: Sequence[str], rows: Iterator[ReportRow]
+) -> None:
+    with closing(pieces_of(report_format, columns)) as pieces:
+        while some := list(islice(rows, _ROWS)):
+            out.give(pieces.add(some))
+        for piece in pieces.end():
+            out.give(piece)
 
 
 class _Counted:
@@ -126,6 +136,10 @@ class _Digested:
         data = encoded("".join(self._parts))
         self._parts.clear()
         self._size = 0
+        self.give(data)
+
+    def give(self, data: bytes) -> None:
+        """Give on what is bytes already; nothing of a text may be held back."""
         self.digest.update(data)
         self._write(data)
 

@@ -1,8 +1,9 @@
-"""Reports and manifests: streamed, page by page, so that memory does not grow with the batch."""
+"""Reports and manifests: made page by page, so that memory does not grow with the batch."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, closing
 from importlib.metadata import version
 from typing import Annotated
 
@@ -10,8 +11,10 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from worker.domain.batches import Batch
-from worker.pipeline.reporting import rows_of
+from worker.domain.errors import FormatError
+from worker.pipeline.reporting import rows_asked, rows_of
 from worker.reports.columns import ReportFormat, outcomes_named
+from worker.reports.formats import XLSX_ROWS_OVER_HTTP, check_format
 from worker.reports.manifest import manifest
 from worker.reports.pages import ReportPages
 from worker.store.batches import Batches
@@ -19,10 +22,16 @@ from worker.web.access import LookingAt
 from worker.web.problems import Kind, documented
 from worker.web.state import TheStore
 
-router = APIRouter(prefix="/v1/batches", tags=["reports"], responses=documented(Kind.NOT_FOUND))
-_TYPES = {ReportFormat.CSV: "text/csv; charset=utf-8", ReportFormat.JSONL: "application/x-ndjson"}
+router = APIRouter(prefix="/v1/batches", tags=["reports"], responses=documented(Kind.NOT_FOUND, Kind.FORMAT))
+_TYPES = {
+    ReportFormat.CSV: "text/csv; charset=utf-8",
+    ReportFormat.JSONL: "application/x-ndjson",
+    ReportFormat.XLSX: "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ReportFormat.PARQUET: "application/vnd.apache.parquet",
+}
+_CONTENT: dict[str, dict[str, object]] = {media_type.partition(";")[0]: {} for media_type in _TYPES.values()}
 
-Format = Annotated[ReportFormat, Query(alias="format", description="`csv` or `jsonl`.")]
+Format = Annotated[ReportFormat, Query(alias="format", description="`csv`, `jsonl`, `xlsx` or `parquet`.")]
 Only = Annotated[
     str | None,
     Query(
@@ -36,16 +45,20 @@ Only = Annotated[
 @router.get(
     "/{batch_id}/report",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {}, "application/x-ndjson": {}}, "description": "The report."}},
+    responses={200: {"content": _CONTENT, "description": "The report."}},
 )
 async def download_report(
     admitted: LookingAt, store: TheStore, report_format: Format = ReportFormat.CSV, only: Only = None
 ) -> Response:
-    """What became of each row; of a batch that still runs, pending rows included."""
+    """What became of each row; of a batch that still runs, pending rows included.
+
+    It is sent as it is made, but for `xlsx`, which is sent when it is whole.
+    """
     batch = admitted.batch
-    stream = _bytes(store.batches, batch, _pages(batch, report_format, only))
+    made = _made(store.batches, batch, _pages(batch, report_format, only))
+    first = await anext(made, b"")  # what cannot be made is told instead of a report, and not in the middle of one
     return StreamingResponse(
-        stream,
+        _with(first, made),
         media_type=_TYPES[report_format],
         headers={"Content-Disposition": _attachment(f"{batch.id}.report.{report_format.value}")},
     )
@@ -61,20 +74,41 @@ async def download_manifest(
     """
     batch = admitted.batch
     pages = _pages(batch, report_format, only)
-    async for _ in _bytes(store.batches, batch, pages):
+    async for _ in _made(store.batches, batch, pages):
         pass
     content = manifest(batch, pages.written, version=version("expunge"), written_at=time.time())
     return JSONResponse(content, headers={"Content-Disposition": _attachment(f"{batch.id}.manifest.json")})
 
 
 def _pages(batch: Batch, report_format: ReportFormat, only: str | None) -> ReportPages:
-    return ReportPages(report_format, batch.description.stored_columns, only=outcomes_named(only))
+    columns, outcomes = batch.description.stored_columns, outcomes_named(only)
+    rows = rows_asked(batch, outcomes)
+    check_format(report_format, rows, columns)
+    if report_format is ReportFormat.XLSX and rows > XLSX_ROWS_OVER_HTTP:
+        raise FormatError(
+            f"the report has {rows:,} rows, and xlsx is made here for {XLSX_ROWS_OVER_HTTP:,} at most: "
+            "take csv or parquet, fewer rows by `only`, or have it written at the command line"
+        )
+    return ReportPages(report_format, columns, only=outcomes)
 
 
-async def _bytes(batches: Batches, batch: Batch, pages: ReportPages) -> AsyncIterator[bytes]:
-    yield pages.begin()
-    async for lines in batches.pages(batch):
-        yield await asyncio.to_thread(pages.add, rows_of(batch, lines))
+async def _made(batches: Batches, batch: Batch, pages: ReportPages) -> AsyncGenerator[bytes, None]:
+    """The report's bytes as they get ready, without empty pieces."""
+    with closing(pages):
+        async for lines in batches.pages(batch):
+            if piece := await asyncio.to_thread(pages.add, rows_of(batch, lines)):
+                yield piece
+        ending = pages.end()
+        while (last := await asyncio.to_thread(lambda: next(ending, None))) is not None:
+            if last:
+                yield last
+
+
+async def _with(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 def _attachment(name: str) -> str:

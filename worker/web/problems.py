@@ -9,7 +9,16 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from worker.domain.errors import ExpungeError, Guard, InputError, RefusedError, StoreError, UnreachableError
+from worker.domain.errors import (
+    ExpungeError,
+    FormatError,
+    Guard,
+    InputError,
+    RefusedError,
+    RoomError,
+    StoreError,
+    UnreachableError,
+)
 from worker.domain.events import BadEventError
 from worker.web.bodies import ProblemBody
 
@@ -27,6 +36,8 @@ _COMMANDS = (
 _SERVER = re.compile(r"\bRedis at \S+")
 """Whose address is for the log alone."""
 _AWAY = "the results store cannot be used now; send it again later, and tell whoever runs Expunge if it stays so"
+
+_NO_ROOM = "there is no room now to make the report; take csv, or tell whoever runs Expunge if it stays so"
 
 
 class _Row(NamedTuple):
@@ -57,6 +68,7 @@ class Kind(Enum):
     EVENT_REUSED = _Row("event_reused", 409, "The event's ID was used for another event")
     SIGNATURE = _Row("signature", 401, "The signature does not count")
     REQUEST = _Row("request", 422, "The request cannot be understood")
+    FORMAT = _Row("format", 422, "The report cannot be had in this format")
     NOT_FOUND = _Row("not_found", 404, "There is no such thing")
     METHOD = _Row("method", 405, "The method is not for this address")
     MEDIA_TYPE = _Row("media_type", 415, "The content is of no type that is taken")
@@ -130,6 +142,10 @@ def problem_of(error: ExpungeError, **members: Any) -> Problem:
         case StoreError():
             text = _SERVER.sub("the results store", text)
             return Problem(Kind.UNAVAILABLE, text, headers={"Retry-After": "5"}, **members)
+        case RoomError():
+            return Problem(Kind.UNAVAILABLE, _NO_ROOM, headers={"Retry-After": "5"}, **members)
+        case FormatError():
+            return Problem(Kind.FORMAT, text, **members)
         case _:
             return Problem(Kind.REQUEST, text, **members)
 

@@ -32,6 +32,7 @@ async def show_batch(request: Request, admitted: LookingAt, web: TheWeb) -> Resp
         failed=",".join(views.FAILED),
         unprocessed=",".join(views.UNPROCESSED),
         despite=views.DESPITE,
+        formats=views.extra_formats(batch.description.rows),
         **await shown(web, person, batch),
     )
 

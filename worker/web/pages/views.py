@@ -10,6 +10,8 @@ from worker.domain.deadlines import expected_end, is_on_time
 from worker.domain.errors import RefusedError
 from worker.domain.outcomes import Actor, Outcome
 from worker.domain.people import Act, Person
+from worker.reports.columns import ReportFormat
+from worker.reports.formats import XLSX_ROWS_OVER_HTTP, is_installed
 
 WIDTH = 100.0
 """Of a drawing, in units of its own."""
@@ -37,6 +39,7 @@ FAILED = (Outcome.REJECTED, Outcome.FAILED, Outcome.UNKNOWN)
 """What was sent and is not known to be gone."""
 UNPROCESSED = (Outcome.SKIPPED, Outcome.PENDING)
 """What was not sent, or not to its end."""
+_EXTRA_FORMATS = {ReportFormat.XLSX: "Excel", ReportFormat.PARQUET: "Parquet"}
 DESPITE: Mapping[Despite, str] = {
     Despite.CANARY: "The first records were no fair sample. Both shares are looked at again when 100 are done.",
     Despite.FAILURE_THRESHOLD: "The rest is to be sent although most of it fails. This brake does not ask again.",
@@ -279,3 +282,11 @@ def inert(text: str, most: int = 120) -> str:
     """A text of somebody else's on one line: nothing in it moves the cursor or turns the writing around."""
     shown = "".join(letter if letter.isprintable() else "\ufffd" for letter in text[: most + 1])
     return shown if len(text) <= most else shown[:most] + "…"
+
+
+def extra_formats(rows: int) -> list[tuple[str, str]]:
+    """The optional formats that a report of so many rows can be had in: the word in an address, and the name."""
+    formats = {word: name for word, name in _EXTRA_FORMATS.items() if is_installed(word)}
+    if rows > XLSX_ROWS_OVER_HTTP:
+        formats.pop(ReportFormat.XLSX, None)
+    return [(word.value, name) for word, name in formats.items()]
