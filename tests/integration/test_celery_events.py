@@ -112,7 +112,7 @@ async def test_a_message_stays_in_the_queue_until_its_event_is_persisted(
     here = await opened(worker)
     producer.send(["c1"])
     seen: list[int] = []
-    add = type(here.store.gatherer._gatherings).add
+    add = type(here.store.gatherer.gatherings).add
 
     async def dies_before(*_: Any) -> Any:
         seen.append(len(waiting(redis_url)))

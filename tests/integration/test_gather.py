@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -10,12 +11,15 @@ from redis.exceptions import ConnectionError as RedisAway
 from structlog.testing import capture_logs
 
 from tests.conftest import all_keys, existing, lifetimes, lines, make_settings
+from worker.cli import doctor
 from worker.domain import references
 from worker.domain.batches import Batch, BatchState, Lane
 from worker.domain.events import Event
 from worker.domain.holds import Term
 from worker.domain.outcomes import Reason
 from worker.domain.people import EVENTS
+from worker.intake.csv_file import CsvFile
+from worker.pipeline.accept import accept, describe
 from worker.pipeline.duties import beside
 from worker.pipeline.gather import COLUMNS
 from worker.store import keys
@@ -215,7 +219,7 @@ async def test_whoever_comes_late_to_a_gathering_makes_no_batch_of_what_is_left(
 async def test_what_is_claimed_is_given_to_nobody_else_meanwhile_and_takes_no_more_events(redis_url: str) -> None:
     async with open_store(make_settings(redis_url, event_batch_age=QUICK)) as store:
         (first,) = await taken(store, event(1))
-        gatherings = store.gatherer._gatherings
+        gatherings = store.gatherer.gatherings
         claimed = await gatherings.claim()
         assert claimed is not None
         assert claimed.id == first.gathering_id
@@ -223,6 +227,45 @@ async def test_what_is_claimed_is_given_to_nobody_else_meanwhile_and_takes_no_mo
 
         (second,) = await taken(store, event(2))
         assert second.gathering_id != claimed.id
+
+
+async def test_doctor_finds_events_that_are_no_batch_long_after_they_should_be(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(redis_url, event_batch_age=QUICK)
+
+    async def found() -> list[str]:
+        return [text async for good, text in doctor._redis(settings) if "should be a batch" in text and not good]
+
+    async with open_store(settings) as store:
+        await store.gatherer.take([event(1)])
+        gathering = await store.gatherer.gatherings.claim()  # which puts off the next try, and is no excuse
+        assert gathering is not None
+        assert await found() == []
+        monkeypatch.setattr(doctor, "_OVERDUE", 0.01)
+        await asyncio.sleep(0.02)
+        (told,) = await found()
+        assert "must run" in told
+        await store.gatherer.gatherings.remove(gathering)
+        assert await found() == []
+
+
+async def test_events_become_a_batch_though_a_file_of_the_same_rows_was_taken_before(
+    redis_url: str, tmp_path: Path
+) -> None:
+    """That batch may have been cancelled, and the customers of the events with it."""
+    settings = make_settings(redis_url, event_batch_age=QUICK)
+    rules, path = settings.rules, tmp_path / "same.csv"
+    async with open_store(settings) as store:
+        path.write_bytes(f"{','.join(COLUMNS)}\r\nc1,,,/crm,e1\r\n".encode())
+        with CsvFile.open(path, rule=rules.ids) as file:
+            before = await accept(store.batches, store.holds, file, describe(file.inspect(), rules, keep=COLUMNS))
+        await store.gatherer.take([event(1)])
+        await store.gatherer.close_due()
+        file_batch, rolling = await batches(store)
+        assert file_batch.id == before.batch_id
+        assert rolling.description.sha256 == file_batch.description.sha256
+        assert await customers_of(store, rolling) == ["c1"]
 
 
 async def test_events_are_remembered_as_long_as_the_ledger(redis_url: str) -> None:

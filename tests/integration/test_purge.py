@@ -214,7 +214,7 @@ async def test_a_reference_that_somebody_chose_after_events_takes_none_of_them_a
     assert taken is not None
     batch_id = await rich(store, reference=references.of_events(taken.gathering_id), submitted_by="anna")
     await purged(store, batch_id)
-    assert [line async for some in store.gatherer._gatherings.lines(replace_id(taken.gathering_id)) for line in some]
+    assert [line async for some in store.gatherer.gatherings.lines(replace_id(taken.gathering_id)) for line in some]
 
 
 def replace_id(gathering_id: str) -> Any:

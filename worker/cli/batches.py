@@ -177,8 +177,9 @@ def batches(
         emit({"batches": [batch_json(batch) for batch in listed]})
         return
     for batch in listed:
-        when, source = rfc3339(batch.created_at), batch.description.source
-        typer.echo(f"{batch.id}  {when}  {state_of(batch):<32}  {batch.description.rows:>9,}  {source}")
+        when, about = rfc3339(batch.created_at), batch.description
+        of = f"{about.target.environment.value} {about.target.merchant}"
+        typer.echo(f"{batch.id}  {when}  {state_of(batch):<32}  {about.rows:>9,}  {of}  {about.source}")
     if not listed:
         say("there are no batches yet")
 

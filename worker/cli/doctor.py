@@ -17,6 +17,7 @@ from worker.settings import Settings, load_settings
 from worker.store.connection import problems, shown
 from worker.wiring import broker_url, redis_url
 
+_OVERDUE = 300.0  # seconds; a gathering whose maker died has another one in a minute
 _STUCK = 600.0  # seconds; a callback that is away for less is mended by trying again
 
 
@@ -50,6 +51,7 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
         async with session.opened_store(settings) as store:
             await store.redis.ping()
             found, workers = await problems(store.redis, settings.replicas), await store.presence.count()
+            overdue = await store.gatherer.gatherings.overdue()
             told = [(callback.host, await store.callbacks.standing(callback)) for callback in settings.callbacks]
     except ExpungeError as error:
         yield False, str(error)
@@ -57,6 +59,8 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
     yield True, f"Redis at {shown(url)} answers"
     queue, broker = events_queue_of(settings.target), shown(broker_url(settings))
     yield True, f"events: Celery producers send expunge.enqueue_customers to the queue {queue} at {broker}"
+    if overdue > _OVERDUE:
+        yield False, _not_a_batch(overdue)
     for problem in found:
         yield False, f"Redis: {problem}"
     yield (
@@ -66,6 +70,11 @@ async def _redis(settings: Settings) -> AsyncIterator[tuple[bool, str]]:
 
     for host, standing in told:
         yield _callback(host, standing, time.time())
+
+
+def _not_a_batch(seconds: float) -> str:
+    who = "a worker, web or a listener makes it: one must run, and its log says what failed"
+    return f"events that were taken should be a batch since {duration(seconds)}; {who} (`events were not made a batch`)"
 
 
 def _callback(host: str, standing: Standing | None, now: float) -> tuple[bool, str]:

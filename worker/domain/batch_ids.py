@@ -21,6 +21,11 @@ def is_batch_id(text: str) -> bool:
     return len(text) == _LENGTH and all(letter in _VALUE for letter in text) and text[0] in _ALPHABET[:16]
 
 
+def made_at(batch_id: str) -> float:
+    """When it was made, seconds since the epoch."""
+    return (int.from_bytes(pack_batch_id(batch_id), "big") >> _RANDOM_BITS) / 1000
+
+
 def pack_batch_id(batch_id: str) -> bytes:
     """Eight bytes."""
     number = 0

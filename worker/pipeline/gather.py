@@ -56,7 +56,7 @@ class Gatherer:
     """Takes events, and makes batches of them; any number of processes may do so side by side."""
 
     def __init__(self, gatherings: Gatherings, batches: Batches, holds: Holds, feeder: Feeder, rules: Rules) -> None:
-        self._gatherings = gatherings
+        self.gatherings = gatherings
         self._batches = batches
         self._holds = holds
         self._feeder = feeder
@@ -70,7 +70,7 @@ class Gatherer:
         taken: dict[int, Taken | None] = {}
         for lane, positions in _by_lane(events).items():
             for some in self._in_calls(events, positions):
-                answers = await self._gatherings.add([_asked(events[at]) for at in some], lane)
+                answers = await self.gatherings.add([_asked(events[at]) for at in some], lane)
                 taken.update(zip(some, answers, strict=True))
         return [taken[at] for at in range(len(events))]
 
@@ -98,7 +98,7 @@ class Gatherer:
         records = 0
         for at in positions:
             count = len(events[at].customer_ids)
-            if some and records + count > self._gatherings.size:
+            if some and records + count > self.gatherings.size:
                 yield some
                 some, records = [], 0
             some.append(at)
@@ -117,7 +117,7 @@ class Gatherer:
 
     async def close_due(self) -> None:
         """Make batches of what is due now."""
-        while gathering := await self._gatherings.claim():
+        while gathering := await self.gatherings.claim():
             await self._make_batch(gathering)
 
     async def _make_batch(self, gathering: Gathering) -> None:
@@ -129,14 +129,14 @@ class Gatherer:
         if batch is None:
             log.warning("events left: somebody else has just made a batch of them", gathering=gathering.id)
             return
-        await self._gatherings.remove(gathering)
+        await self.gatherings.remove(gathering)
         log.info("events became a batch", batch=batch, gathering=gathering.id, records=gathering.records)
 
     async def _submitted(self, gathering: Gathering) -> str | None:
         """The batch that it is now; ``None`` if its records are not all there any more."""
         with tempfile.TemporaryFile(buffering=0) as file:
             file.write(_lines([COLUMNS]).encode())
-            async for lines in self._gatherings.lines(gathering):
+            async for lines in self.gatherings.lines(gathering):
                 file.write(b"".join(lines))
             source = Source.of(cast("BinaryIO", file), f"events {gathering.id}", _LARGEST)
             with CsvFile.open(source, rule=self._rules.ids, max_rows=gathering.records) as csv_file:
@@ -154,7 +154,7 @@ class Gatherer:
             keep=COLUMNS,
         )
         mine = signed(replace(description, reference=references.of_events(gathering.id)), EVENTS)
-        taken = await take_in(self._batches, self._holds, self._feeder, csv_file, mine, again=False)
+        taken = await take_in(self._batches, self._holds, self._feeder, csv_file, mine, again=True)
         return taken.batch.id
 
 

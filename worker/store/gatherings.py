@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import orjson
 from redis.asyncio import Redis
 
-from worker.domain.batch_ids import make_batch_id, pack_batch_id, unpack_batch_id
+from worker.domain.batch_ids import made_at, make_batch_id, pack_batch_id, unpack_batch_id
 from worker.domain.batches import Lane, Target
 from worker.domain.customer_ids import Digester
 from worker.store import keys
@@ -101,6 +101,12 @@ class Gatherings:
             return None
         raw_id, lane, records, due = found
         return Gathering(raw_id.decode(), Lane(lane.decode()), records, float(due) if due else None)
+
+    async def overdue(self) -> float:
+        """For how many seconds the oldest one should have been a batch; 0 if none should."""
+        waiting = cast("list[bytes]", await self._redis.zrange(self._gatherings, 0, -1))
+        oldest = min((made_at(raw_id.decode()) for raw_id in waiting), default=time.time())
+        return max(0.0, time.time() - oldest - self._age)
 
     async def lines(self, gathering: Gathering) -> AsyncIterator[Iterable[bytes]]:
         """Its records in the order in which they came, many at a time."""

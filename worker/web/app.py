@@ -44,7 +44,7 @@ from worker.web.provider import open_provider
 from worker.web.shell import FORM, Cap, Shell
 from worker.web.signatures import Signatures
 from worker.web.state import Web
-from worker.web.trouble import Trouble
+from worker.web.trouble import StoreTrouble
 from worker.wiring import open_store, redis_url
 
 PUBLIC = frozenset(
@@ -110,7 +110,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(part.router)
     app.include_router(routes.router)
     app.mount("/static", Static(directory=FILES))
-    _translate_errors(app, Trouble(redis_url(settings)))
+    _translate_errors(app, StoreTrouble(redis_url(settings)))
     describe_api(app)
     return app
 
@@ -129,7 +129,7 @@ def _caps(max_upload: int) -> dict[str, Cap]:
     }
 
 
-def _translate_errors(app: FastAPI, trouble: Trouble) -> None:
+def _translate_errors(app: FastAPI, trouble: StoreTrouble) -> None:
     async def translate(request: Request, error: Exception) -> Response:
         if isinstance(error, RefusedError):
             await access.note(request, error)
@@ -154,7 +154,7 @@ def _answer(request: Request, problem: Problem) -> Response:
     return error_page(request, problem) if _wants_page(request) else problem.response()
 
 
-def _translated(error: Exception, trouble: Trouble, members: dict[str, str]) -> Problem:
+def _translated(error: Exception, trouble: StoreTrouble, members: dict[str, str]) -> Problem:
     match error:
         case RedisError():
             return trouble.problem(error)

@@ -14,7 +14,7 @@ _EVERY = 60.0  # seconds between two lines of the same
 log = structlog.get_logger(__name__)
 
 
-class Trouble:
+class StoreTrouble:
     """One store's; many requests may meet it at once, and a line for each would fill the log."""
 
     def __init__(self, url: str) -> None:
