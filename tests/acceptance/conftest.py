@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from worker.embedded import embedded_server
+from worker.simulator import Scenario, SimulatorThread
 
 TIMEOUT = 120.0
 
@@ -63,6 +64,19 @@ def expunge(tmp_path: Path) -> Expunge:
 def redis_server(tmp_path: Path) -> Iterator[str]:
     with embedded_server(tmp_path / "server") as url:
         yield url
+
+
+@pytest.fixture
+def upstream() -> Iterator[SimulatorThread]:
+    with SimulatorThread(Scenario()) as simulator:
+        yield simulator
+
+
+@pytest.fixture
+def site(expunge: Expunge, redis_server: str, upstream: SimulatorThread) -> Expunge:
+    """A deployment whose Redis and upstream run, and where nobody has a token yet."""
+    expunge.environment |= {"EXPUNGE_REDIS_URL": redis_server, "EXPUNGE_UPSTREAM_URL": upstream.url}
+    return expunge
 
 
 @pytest.fixture

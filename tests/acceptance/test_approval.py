@@ -5,7 +5,6 @@ import hashlib
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,13 @@ from tests.acceptance.accounting import MakeIds, assert_agree, read_report, wait
 from tests.acceptance.conftest import Expunge
 from tests.acceptance.supervision import SupervisedWorker
 from worker.domain.people import Role, make_token
-from worker.simulator import Scenario, SimulatorThread
+from worker.simulator import SimulatorThread
 from worker.store import keys
 from worker.store.connection import open_redis
 from worker.store.tokens import Tokens
 
 OTHERS = {"anna": Role.SUBMITTER, "cleo": Role.SUBMITTER, "ben": Role.APPROVER, "vera": Role.VIEWER}
 Ended = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture
-def upstream() -> Iterator[SimulatorThread]:
-    with SimulatorThread(Scenario()) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def site(expunge: Expunge, redis_server: str, upstream: SimulatorThread) -> Expunge:
-    """A deployment whose Redis and upstream run, and where nobody has a token yet."""
-    expunge.environment |= {"EXPUNGE_REDIS_URL": redis_server, "EXPUNGE_UPSTREAM_URL": upstream.url}
-    return expunge
 
 
 class People:

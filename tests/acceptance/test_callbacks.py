@@ -16,18 +16,12 @@ from redis import Redis
 from tests.acceptance.accounting import wait_for
 from tests.acceptance.conftest import Expunge
 from tests.receiver import SECRET, Receiver, Reply, Request
-from worker.simulator import Scenario, SimulatorThread
+from worker.simulator import SimulatorThread
 from worker.store import keys
 
 MakeIds = Callable[[int], list[str]]
 NIGHTLY = Path(__file__).parents[2] / "examples" / "nightly.sh"
 LIFE = ["batch.planned", "batch.completed"]
-
-
-@pytest.fixture
-def upstream() -> Iterator[SimulatorThread]:
-    with SimulatorThread(Scenario()) as simulator:
-        yield simulator
 
 
 @pytest.fixture

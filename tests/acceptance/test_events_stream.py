@@ -17,7 +17,7 @@ from tests.acceptance.accounting import MakeIds, read_report, wait_for
 from tests.acceptance.conftest import Expunge
 from tests.acceptance.servers import RedisServer
 from tests.acceptance.supervision import SupervisedWorker
-from worker.simulator import Scenario, SimulatorThread
+from worker.simulator import SimulatorThread
 
 STREAM, GROUP = "closed-accounts", "purge"
 TYPE = "com.example.account.closed"
@@ -38,21 +38,13 @@ BAD: dict[str, dict[Any, Any]] = {
 
 
 @pytest.fixture
-def upstream() -> Iterator[SimulatorThread]:
-    with SimulatorThread(Scenario()) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def site(expunge: Expunge, redis_server: str, upstream: SimulatorThread) -> Expunge:
-    expunge.environment |= {
-        "EXPUNGE_REDIS_URL": redis_server,
-        "EXPUNGE_UPSTREAM_URL": upstream.url,
+def site(site: Expunge) -> Expunge:
+    site.environment |= {
         "EXPUNGE_EVENT_TYPES": TYPE,
         "EXPUNGE_EVENT_BATCH_SIZE": "700",
         "EXPUNGE_EVENT_BATCH_AGE": "2",
     }
-    return expunge
+    return site
 
 
 @pytest.fixture

@@ -6,17 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from redis import Redis
 
 from tests.acceptance.accounting import MakeIds, wait_for
 from tests.acceptance.conftest import Expunge
 from tests.acceptance.test_approval import People, is_refused
 from tests.acceptance.test_confirmation import typed
-from worker.simulator import Scenario, SimulatorThread
+from worker.simulator import SimulatorThread
 from worker.store import keys
 
 REFERENCE = "ticket-4711"
@@ -30,18 +28,6 @@ OF_WORKERS = (
     "expunge:event-reader:",
 )
 """What workers leave, whatever becomes of batches."""
-
-
-@pytest.fixture
-def upstream() -> Iterator[SimulatorThread]:
-    with SimulatorThread(Scenario()) as simulator:
-        yield simulator
-
-
-@pytest.fixture
-def site(expunge: Expunge, redis_server: str, upstream: SimulatorThread) -> Expunge:
-    expunge.environment |= {"EXPUNGE_REDIS_URL": redis_server, "EXPUNGE_UPSTREAM_URL": upstream.url}
-    return expunge
 
 
 def ran(expunge: Expunge, name: str, *options: str, **more: str) -> str:
