@@ -6,10 +6,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from tests.acceptance.servers import free_port
@@ -553,6 +555,22 @@ async def test_a_failing_store_or_receiver_ends_no_telling(
     async with beside(it.tell_forever()):
         await asyncio.to_thread(receiver.wait_for, lambda one: bool(one.taken))
     assert len(failed) == 3
+
+
+async def test_what_was_taken_while_the_store_took_nothing_is_not_told_again(
+    store: Store, receiver: Receiver, teller: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may be full for hours, and then it cannot note what the receiver has."""
+    it = await teller()
+    await lived(store)
+    with monkeypatch.context() as full:
+        full.setattr(store.callbacks, "keep", AsyncMock(side_effect=OutOfMemoryError("full")))
+        for _ in range(3):
+            with pytest.raises(OutOfMemoryError):
+                await it.look(to(receiver))
+        assert shape(receiver.requests) == LIFE[:1]
+    await tell(it, to(receiver))
+    assert shape(receiver.requests) == LIFE
 
 
 async def test_the_end_of_telling_can_be_waited_for(store: Store, receiver: Receiver, teller: Open) -> None:
