@@ -132,6 +132,26 @@ sys.exit(main())
 """
 """The command, killed behind the first piece of what the shards left."""
 
+_DIES_BEFORE_THE_REWRITE = """
+import os, signal, sys
+from worker.cli import main, purge
+
+purge.rewrite = lambda home: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(main())
+"""
+
+
+def killed(site: Expunge, program: str, *command: str) -> bool:
+    """Run the command by a program that kills itself; whether it did."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program, *command],
+        cwd=site.folder,
+        env=environment | site.environment,
+        check=False,
+    )
+    return ended.returncode == -signal.SIGKILL
+
 
 def test_a_purge_that_is_killed_is_ended_by_the_same_command(
     site: Expunge, make_ids: MakeIds, redis_server: str
@@ -139,11 +159,7 @@ def test_a_purge_that_is_killed_is_ended_by_the_same_command(
     site.environment["EXPUNGE_SHARD_SIZE"] = "1"
     batch = ran(site, site.csv(make_ids(510)))
     command = ("purge", batch, "--confirm", batch, "--json")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
-    killed = subprocess.run(
-        [sys.executable, "-P", "-c", _DIES, *command], cwd=site.folder, env=environment | site.environment, check=False
-    )
-    assert killed.returncode == -signal.SIGKILL
+    assert killed(site, _DIES, *command)
     with Redis.from_url(redis_server) as redis:
         left = [name for name in redis.scan_iter("*", count=1000) if batch.encode() in name]
         assert len(left) == 11, "outcomes of ten shards, and what says that they are to be removed"
@@ -176,6 +192,19 @@ def test_the_embedded_servers_files_forget_it_too(
     assert (purged.returncode, purged.stderr.count("\n")) == (0, 1), purged.stderr
     wait_for(lambda: not _files_with(expunge.folder / ".expunge", f"{REFERENCE}|leavers.csv"), seconds=20)
     assert _files_with(expunge.folder / ".expunge", "purged"), "the trail is kept"
+
+
+def test_what_a_killed_purge_left_in_the_embedded_servers_files_goes_with_the_same_command(
+    expunge: Expunge, make_ids: MakeIds, upstream: SimulatorThread
+) -> None:
+    expunge.environment["EXPUNGE_UPSTREAM_URL"] = upstream.url
+    batch = ran(expunge, expunge.csv(make_ids(20)), "--reference", REFERENCE)
+    command = ("purge", batch, "--confirm", batch)
+    assert killed(expunge, _DIES_BEFORE_THE_REWRITE, *command)
+    assert _files_with(expunge.folder / ".expunge", REFERENCE)
+    again = expunge(*command)
+    assert (again.returncode, f"there is no batch '{batch}'" in again.stderr) == (2, True)
+    wait_for(lambda: not _files_with(expunge.folder / ".expunge", REFERENCE), seconds=20)
 
 
 def _files_with(folder: Path, word: str) -> list[Path]:

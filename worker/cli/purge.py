@@ -31,13 +31,18 @@ def purge(
     caller = Caller(load_settings(), me, Act.PURGE, batch_id, simulate)
     with caller.audited(), session.running_redis(caller.settings, simulate=simulate) as reachable:
 
-        async def act() -> tuple[Removable, int]:
+        async def act() -> tuple[Removable, int] | None:
             async with session.opened_store(reachable) as store:
                 return await _purge(store, caller, confirm)
 
-        removed, count = asyncio.run(act())
+        gone, home = asyncio.run(act()), session.embedded_home(caller.settings, simulate=simulate)
+        if gone is None:
+            if home is not None:
+                rewrite(home)  # a purge may have been killed just before it
+            raise session.no_batch(batch_id)
+        removed, count = gone
         say(f"batch {removed.batch_id} is gone: {removed.records:,} records, {count:,} keys")
-        _say_what_files_have(session.embedded_home(caller.settings, simulate=simulate))
+        _say_what_files_have(home)
     if json:
         emit({"batch": removed.batch_id, "records": removed.records, "keys": count})
 
@@ -50,12 +55,12 @@ def _say_what_files_have(home: Path | None) -> None:
         say(f"warning: the append-only file in {home} was not rewritten and still has it; valkey.log there may say why")
 
 
-async def _purge(store: Store, caller: Caller, confirm: str | None) -> tuple[Removable, int]:
+async def _purge(store: Store, caller: Caller, confirm: str | None) -> tuple[Removable, int] | None:
     batch_id = caller.batch_id or ""
     name = await caller.admitted(store)
     removable = await pipeline.find(store.batches, store.purging, batch_id)
     if removable is None:
-        raise session.no_batch(batch_id)
+        return None
     for host in await untold(store.callbacks, store.audit, caller.settings.callbacks, batch_id):
         say(f"warning: callback {host} has not been told all of batch {batch_id} yet, and will not be after this")
     _guard(removable, confirm)
