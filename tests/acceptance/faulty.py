@@ -98,17 +98,22 @@ def _claim(original: Any) -> Any:
 
 
 def _record(original: Any) -> Any:
-    """``before_recording:last`` and ``after_recording:last``, where the batch's last outcome is written."""
+    """``before_recording:last`` and ``after_recording:last``, where the batch's last outcome is written.
+
+    One at a time: of two shards that write at once, neither would know that it is the last.
+    """
+    alone = asyncio.Lock()
 
     async def record(self: Shards, claim: Claim, written: Any, *others: Any) -> Any:
-        pending = await self._redis.hget(keys.of_batch(claim.batch_id, "tally"), "pending")
-        is_last = bool(written) and int(pending or 0) == len(written)
-        if is_last:
-            die("before_recording", "last")
-        recorded = await original(self, claim, written, *others)
-        if is_last:
-            die("after_recording", "last")
-        return recorded
+        async with alone:
+            pending = await self._redis.hget(keys.of_batch(claim.batch_id, "tally"), "pending")
+            is_last = bool(written) and int(pending or 0) == len(written)
+            if is_last:
+                die("before_recording", "last")
+            recorded = await original(self, claim, written, *others)
+            if is_last:
+                die("after_recording", "last")
+            return recorded
 
     return record
 
