@@ -24,8 +24,9 @@ from worker.domain.records import Result
 from worker.embedded import embedded_server
 from worker.settings import Settings
 from worker.store import keys
-from worker.store.batches import Accepted, Batches, Line, Loading
+from worker.store.batches import Batches, Line
 from worker.store.connection import open_redis
+from worker.store.loading import Accepted, Loading
 from worker.store.shards import Claim, Shards, Written
 from worker.wiring import Store, open_store
 

@@ -17,7 +17,7 @@ from worker.domain.people import NO_APPROVAL
 from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile
 from worker.pipeline.accept import accept, describe
-from worker.store.batches import Accepted
+from worker.store.loading import Accepted
 from worker.store.packing import unpack_kept
 from worker.wiring import Store
 

@@ -20,7 +20,7 @@ from worker.pipeline.delete_shard import delete_shard
 from worker.pipeline.retry import describe, retry
 from worker.simulator import Rule, Scenario, SimulatorThread
 from worker.store import keys
-from worker.store.batches import Accepted
+from worker.store.loading import Accepted
 from worker.store.shards import Written
 from worker.wiring import Store
 

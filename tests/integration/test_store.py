@@ -30,8 +30,8 @@ from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Doubt, History, Result
 from worker.pipeline.cancel import settle_cancelled
 from worker.store import keys
-from worker.store.batches import Accepted
 from worker.store.connection import readable_errors
+from worker.store.loading import Accepted
 from worker.store.shards import NotClaimed, Standing
 from worker.wiring import Store
 

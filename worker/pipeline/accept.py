@@ -13,8 +13,9 @@ from worker.domain.outcomes import Reason
 from worker.domain.records import Result
 from worker.domain.rules import Rules
 from worker.intake.csv_file import CsvFile, Inspection, Row
-from worker.store.batches import Accepted, Batches
+from worker.store.batches import Batches
 from worker.store.holds import Holds
+from worker.store.loading import Accepted
 
 _SHARED_BY = 8  # shards that a small batch has at least, so that as many processes give it their share
 _SMALLEST = 10  # records of a shard; what a shard costs by itself is little beside them

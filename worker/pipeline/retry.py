@@ -16,8 +16,9 @@ from worker.domain.people import ApprovalRule
 from worker.domain.records import Doubt, History, Result
 from worker.pipeline.accept import shard_size_for
 from worker.pipeline.endings import held
-from worker.store.batches import Accepted, Batches
+from worker.store.batches import Batches
 from worker.store.holds import Holds
+from worker.store.loading import Accepted
 
 _DOUBTS: Mapping[Reason, History] = {
     Reason.NO_ANSWER: History(doubt=Doubt.UNANSWERED, unanswered=Reason.NO_ANSWER),

@@ -1,58 +1,39 @@
-"""Batches in Redis: taken in whole or not at all, read back, moved from state to state."""
+"""Batches in Redis: read back, and moved from state to state."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-import orjson
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from worker.domain.batches import (
     TRANSITIONS,
     Batch,
     BatchState,
     Description,
-    Environment,
     Lane,
     StateReason,
-    Tally,
     Target,
 )
-from worker.domain.brakes import Brakes, Despite, Tripped
+from worker.domain.brakes import Despite
 from worker.domain.errors import StoreError
-from worker.domain.outcomes import REASON_BY_TEXT, Reason
 from worker.domain.people import WORKER
-from worker.domain.records import History, Result
+from worker.domain.records import Result
 from worker.store import keys
+from worker.store.loading import Accepted, Loading
+from worker.store.meta import file_key, reference_key, to_batch
 from worker.store.packing import (
-    pack_history,
-    pack_ids,
-    pack_kept,
-    pack_result,
     unpack_ids,
     unpack_kept,
     unpack_result,
 )
 from worker.store.scripts import Script
 
-_LOADING_TTL = 3600  # seconds; what a submission that died left behind is gone after it
 _PIPELINE = 20  # shards a round trip
 _AT_ONCE = 50  # batches in one step, so that Redis stays free for others
 _TIES = 20  # batches of one millisecond that a page may have to skip
-_NONE: Mapping[int, History] = {}
 _Stored: TypeAlias = tuple[bytes, bytes | None, dict[bytes, bytes]]
 """Of a shard: its IDs, its kept cells if it has any, its outcomes."""
-
-
-class Accepted(NamedTuple):
-    """What became of a submission."""
-
-    batch_id: str
-    """The batch it became, or the one that exists already."""
-    known_by: str | None = None
-    """``file`` or ``reference`` if the batch existed before."""
 
 
 class Place(NamedTuple):
@@ -75,104 +56,6 @@ class Line(NamedTuple):
     """Under the description's ``stored_columns``; the ID cell is one of them."""
 
 
-class Loading:
-    """A batch on its way into the store; nothing of it counts before ``commit``."""
-
-    def __init__(self, redis: Redis, batch_id: str, retention: int, replicas: int) -> None:
-        self._redis = redis
-        self._id = batch_id
-        self._retention = retention
-        self._commit = Script(redis, "commit", replicas)
-        self._reasons: dict[Reason, int] = {}
-        self._pending = 0
-        self._shards_with_more: list[int] = []
-
-    async def add_shard(
-        self,
-        shard: int,
-        ids: Sequence[str],
-        known: Mapping[int, Result],
-        histories: Mapping[int, History] = _NONE,
-        kept: Sequence[Sequence[str]] = (),
-    ) -> None:
-        """Store a shard's ID cells, and what is known before anything is sent: outcomes and doubts, by offset.
-
-        ``kept`` has the cells of the description's other stored columns, row by row; nothing if there are none.
-        """
-        pipe = self._redis.pipeline(transaction=True)  # no ID is left without its expiry
-        ids_key, out_key, shards_key = (self._key(part) for part in ("ids", f"out:{shard}", "shards"))
-        if known:
-            now = int((await self._redis.time())[0]).to_bytes(4, "big")
-            pipe.hset(out_key, mapping={str(offset): now + pack_result(result) for offset, result in known.items()})
-            pipe.expire(out_key, _LOADING_TTL)
-        if histories:
-            tries_key = self._key(f"tries:{shard}")
-            pipe.hset(tries_key, mapping={str(offset): pack_history(history) for offset, history in histories.items()})
-            pipe.expire(tries_key, _LOADING_TTL)
-        if known or histories:
-            self._shards_with_more.append(shard)
-        if kept:
-            pipe.hset(self._key("kept"), str(shard), pack_kept(kept))
-            pipe.expire(self._key("kept"), _LOADING_TTL)
-        if len(known) < len(ids):
-            pipe.zadd(shards_key, {str(shard): shard})  # due at once, and in the order of the rows
-            pipe.expire(shards_key, _LOADING_TTL)
-        pipe.hset(
-            ids_key, str(shard), pack_ids(ids)
-        )  # last: whatever Redis forgets in a crash, if these are there, all is
-        pipe.expire(ids_key, _LOADING_TTL)
-        await pipe.execute()
-        self._pending += len(ids) - len(known)
-        for result in known.values():
-            self._reasons[result.reason] = self._reasons.get(result.reason, 0) + 1
-
-    async def commit(self, description: Description, *, again: bool) -> Accepted:
-        """Make the batch count, in one atomic step, unless its file or its reference is known already.
-
-        ``again`` accepts a file that was accepted before; a reference names one batch for ever. Raises ``StoreError``
-        if what was loaded has expired meanwhile, or if nobody knows whether it counts now.
-        """
-        shared = [_file_key(description), keys.BATCHES, keys.active(description.target)]
-        if reference := _reference_key(description):
-            shared.append(reference)
-        tally = {"pending": self._pending} | {reason.text: count for reason, count in self._reasons.items()}
-        args: list[str | int | bytes | float] = [
-            self._id,
-            self._key(""),
-            self._retention,
-            int(again),
-            description.shards,
-            keys.of_batch(description.retry_of, "meta") if description.retry_of else "",
-            len(tally),
-        ]
-        for name, count in tally.items():
-            args += [name, count]
-        args += [len(self._shards_with_more), *self._shards_with_more]
-        for field, value in _to_meta(description).items():
-            args += [field, value]
-        own = [self._key(part) for part in ("meta", "tally", "shards", "ids")]
-        try:
-            answer, detail = await self._commit(keys=[*own, *shared], args=args)
-        except (RedisConnectionError, RedisTimeoutError):
-            raise StoreError(
-                "Redis went away in the last step, so it may have been accepted; submit it again: it is not taken twice"
-            ) from None
-        if answer == b"ok":
-            return Accepted(self._id)
-        await self.discard()
-        if answer == b"lost":
-            raise StoreError("the submission took too long, and what was stored of it has expired; submit it again")
-        return Accepted(detail.decode(), answer.decode())
-
-    async def discard(self) -> None:
-        """Remove what was loaded."""
-        more = [f"{part}:{shard}" for shard in self._shards_with_more for part in ("out", "tries")]
-        await self._redis.unlink(*map(self._key, ["ids", "kept", "shards", *more]))
-
-    def _key(self, part: str) -> str:
-        return keys.of_batch(self._id, part)
-
-
 class Batches:
     """Reads batches and moves them from state to state."""
 
@@ -193,7 +76,7 @@ class Batches:
         pipe.hgetall(keys.of_batch(batch_id, "meta"))
         pipe.hgetall(keys.of_batch(batch_id, "tally"))
         meta, tally = await pipe.execute()
-        return _to_batch(batch_id, meta, tally) if meta else None
+        return to_batch(batch_id, meta, tally) if meta else None
 
     async def named(self, reference: str, target: Target) -> Batch | None:
         """The batch that was submitted under a reference, by whichever upstream of the merchant and environment."""
@@ -230,7 +113,7 @@ class Batches:
                 pipe.hgetall(keys.of_batch(batch_id, "tally"))
             flat = await pipe.execute()
             found += [
-                _to_batch(batch_id, meta, tally) if meta else None
+                to_batch(batch_id, meta, tally) if meta else None
                 for batch_id, meta, tally in zip(some, flat[::2], flat[1::2], strict=True)
             ]
         if gone := [batch_id for batch_id, batch in zip(ids, found, strict=True) if batch is None]:
@@ -245,7 +128,7 @@ class Batches:
 
     async def known(self, description: Description) -> Accepted | None:
         """The batch that the reference names, or else the one last made of the same file for the same target."""
-        for known_by, key in (("reference", _reference_key(description)), ("file", _file_key(description))):
+        for known_by, key in (("reference", reference_key(description)), ("file", file_key(description))):
             raw: bytes | None = await self._redis.get(key) if key else None  # type: ignore[assignment]
             if raw:
                 return Accepted(raw.decode(), known_by)
@@ -340,80 +223,3 @@ def _cells(description: Description, customer_ids: Sequence[str], kept: bytes | 
     at = description.stored_columns.index(description.id_column)
     others = zip(customer_ids, unpack_kept(kept), strict=True)
     return ([*row[:at], customer_id, *row[at:]] for customer_id, row in others)
-
-
-def _file_key(description: Description) -> str:
-    return keys.of_file(description.sha256, description.target)
-
-
-def _reference_key(description: Description) -> str | None:
-    return keys.of_reference(description.reference, description.target) if description.reference else None
-
-
-def _to_meta(description: Description) -> dict[str, str | int | bytes | float]:
-    return {
-        "environment": description.target.environment.value,
-        "merchant": description.target.merchant,
-        "upstream": description.target.upstream,
-        "source": description.source,
-        "sha256": description.sha256,
-        "rows": description.rows,
-        "shard_size": description.shard_size,
-        "shards": description.shards,
-        "id_column": description.id_column,
-        "columns": orjson.dumps(description.columns),
-        "kept": orjson.dumps(description.kept),
-        "reference": description.reference or "",
-        "lane": description.lane.value,
-        "failure_threshold": description.brakes.failure_threshold,
-        "not_found_threshold": description.brakes.not_found_threshold,
-        "canary": description.brakes.canary,
-        "due": description.due or "",
-        "retry_of": description.retry_of or "",
-        "submitted_by": description.submitted_by or "",
-        "needs_approval": int(description.needs_approval),
-    }
-
-
-def _to_batch(batch_id: str, raw_meta: Mapping[bytes, bytes], raw_tally: Mapping[bytes, bytes]) -> Batch:
-    meta = {field.decode(): value.decode() for field, value in raw_meta.items()}
-    tally = {field.decode(): int(count) for field, count in raw_tally.items()}
-    description = Description(
-        target=Target(Environment(meta["environment"]), meta["merchant"], meta["upstream"]),
-        source=meta["source"],
-        sha256=meta["sha256"],
-        rows=int(meta["rows"]),
-        shard_size=int(meta["shard_size"]),
-        id_column=meta["id_column"],
-        columns=tuple(orjson.loads(meta["columns"])),
-        kept=tuple(orjson.loads(meta.get("kept", "[]"))),
-        reference=meta["reference"] or None,
-        due=float(meta["due"]) if meta["due"] else None,
-        retry_of=meta["retry_of"] or None,
-        lane=Lane(meta["lane"]),
-        brakes=Brakes(float(meta["failure_threshold"]), float(meta["not_found_threshold"]), int(meta["canary"])),
-        submitted_by=meta["submitted_by"] or None,
-        needs_approval=meta["needs_approval"] == "1",
-    )
-    return Batch(
-        id=batch_id,
-        description=description,
-        state=BatchState(meta["state"]),
-        state_reason=StateReason(meta["state_reason"]) if "state_reason" in meta else None,
-        tally=Tally(tally.pop("pending", 0), {REASON_BY_TEXT[name]: count for name, count in tally.items()}),
-        created_at=int(meta["created_at"]) / 1000,
-        ended_at=int(meta["ended_at"]) / 1000 if "ended_at" in meta else None,
-        probe_at=int(meta["probe_at"]) / 1000 if "probe_at" in meta else None,
-        tripped=_to_tripped(meta["state_reason"], meta["tripped"]) if "tripped" in meta else None,
-        despite=tuple(map(Despite, meta.get("despite", "").split())),
-        retried_by=meta.get("retried_by"),
-        canary_left=int(meta["canary_left"]) if "canary_left" in meta else None,
-        approved_by=meta.get("approved_by") or None,
-        approved_at=int(meta["approved_at"]) / 1000 if "approved_at" in meta else None,
-    )
-
-
-def _to_tripped(reason: str, numbers: str) -> Tripped:
-    """Read what record.lua wrote: count, done, threshold, whether it was the canary."""
-    count, done, threshold, canary = numbers.split()
-    return Tripped(Despite(reason), int(count), int(done), float(threshold), canary == "1")
