@@ -6,15 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 from redis.asyncio import Redis
 
-from worker.domain.batches import (
-    TRANSITIONS,
-    Batch,
-    BatchState,
-    Description,
-    Lane,
-    StateReason,
-    Target,
-)
+from worker.domain.batches import TRANSITIONS, Batch, BatchState, Description, Lane, StateReason, Target
 from worker.domain.brakes import Despite
 from worker.domain.errors import StoreError
 from worker.domain.people import WORKER
@@ -22,11 +14,7 @@ from worker.domain.records import Result
 from worker.store import keys
 from worker.store.loading import Accepted, Loading
 from worker.store.meta import file_key, reference_key, to_batch
-from worker.store.packing import (
-    unpack_ids,
-    unpack_kept,
-    unpack_result,
-)
+from worker.store.packing import unpack_ids, unpack_kept, unpack_result
 from worker.store.scripts import Script
 
 _PIPELINE = 20  # shards a round trip
