@@ -1,7 +1,9 @@
 """``python -m tasks PROCESSES``: a worker. Celery's own command line would take half a second more to import."""
 
+import multiprocessing
 import signal
 import sys
+import tempfile
 
 from tasks import process
 from tasks.app import app, settings
@@ -10,6 +12,8 @@ from worker.queue import queue_of
 
 def main(processes: int) -> int:
     """Work until SIGTERM or SIGINT; returns the exit code."""
+    # Else multiprocessing makes a folder for a file without a name, and a worker that is killed leaves it behind.
+    multiprocessing.current_process()._config["tempdir"] = tempfile.gettempdir()  # type: ignore[attr-defined] # noqa: SLF001
     worker = app.Worker(
         pool_cls="prefork",
         concurrency=processes,

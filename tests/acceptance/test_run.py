@@ -3,15 +3,20 @@
 import gzip
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import openpyxl
+import pytest
 from pyarrow import parquet
 
 from tests.acceptance.accounting import read_report
-from tests.acceptance.conftest import Expunge
+from tests.acceptance.conftest import TIMEOUT, Expunge
 from worker.domain.outcomes import Outcome
 from worker.reports.columns import COLUMNS
 from worker.simulator import Rule, Scenario, SimulatorThread
@@ -198,6 +203,23 @@ def test_a_rehearsal_s_report_is_verified_without_settings_and_a_lost_row_is_fou
     assert "wrong  rows        row 5 is missing" in verified.stderr
 
 
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_leaves_nothing_in_the_folder_for_temporary_files(
+    site: Expunge, tmp_path: Path, make_ids: MakeIds, end: signal.Signals
+) -> None:
+    """However it ends: one that is killed cannot clean up."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    worker = site.start("worker", TMPDIR=str(folder))
+    try:
+        batch = site("submit", site.csv(make_ids(10))).stdout.strip()
+        assert site("watch", batch).returncode == 0
+    finally:
+        os.killpg(worker.pid, end)
+        worker.communicate(timeout=60)
+    assert list(folder.iterdir()) == []
+
+
 def test_reports_of_kept_columns_of_packed_files_and_of_reports_are_verified(
     expunge: Expunge, make_ids: MakeIds
 ) -> None:
@@ -266,3 +288,49 @@ def test_a_format_that_is_not_installed_is_refused_before_anything_is_sent(expun
         assert ended.returncode == 2, ended.stderr
         assert "pip install 'expunge[parquet]'" in ended.stderr
         assert len(upstream.log) == 0
+
+
+def test_a_report_that_cannot_be_written_in_the_end_is_written_by_the_command_that_is_named(
+    expunge: Expunge, make_ids: MakeIds
+) -> None:
+    """All is sent by then: it is no bad input, which would mean that nothing was."""
+    folder = expunge.folder / "reports"
+    folder.mkdir()
+    run = expunge.start("run", expunge.csv(make_ids(30)), "--simulate", "--out", "reports/all.csv")
+    assert run.stderr is not None
+    while "accepted" not in run.stderr.readline():
+        pass
+    folder.rmdir()
+    told = run.communicate(timeout=TIMEOUT)[1]
+    assert run.returncode == 1, told
+    command = told.rpartition("written later: expunge ")[2].split()
+    assert command[0] == "report", told
+    folder.mkdir()
+    assert expunge(*command).returncode == 0
+    assert len(read_report(folder / "all.csv")) == 30
+
+
+@pytest.mark.parametrize("command", [("report", "{batch}"), ("report", "{batch}", "--format", "xlsx"), ("batches",)])
+def test_a_full_disk_behind_stdout_is_one_line(expunge: Expunge, make_ids: MakeIds, command: tuple[str, ...]) -> None:
+    run = json.loads(expunge("run", expunge.csv(make_ids(3)), "--simulate", "--json").stdout)
+    words = [word.format(batch=run["batch"]) for word in command]
+    with Path("/dev/full").open("w") as full:
+        python = [sys.executable, "-P", "-m", "worker.cli", *words, "--simulate"]
+        ended = subprocess.run(python, cwd=expunge.folder, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("expunge: no space left")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--out", "a.xlsx", "--format", "csv"), "--format csv is not what the name a.xlsx says"),
+        (("--out", "a.XLSX", "--delimiter", ";"), "only a CSV report has one, and this is xlsx"),
+        (("--format", "jsonl", "--delimiter", ";"), "only a CSV report has one, and this is jsonl"),
+    ],
+)
+def test_what_contradicts_itself_about_a_report_is_refused(expunge: Expunge, words: tuple[str, ...], told: str) -> None:
+    ended = expunge("report", "6h0sff8xz3nj5", "--simulate", *words)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert told in ended.stderr

@@ -96,6 +96,11 @@ class Made:
         csv.writer(out).writerows([header, *rows])
         self.forge(out.getvalue().encode())
 
+    def texts(self) -> dict[str, str]:
+        """What each check says."""
+        ended = CliRunner().invoke(app, ["verify", str(self.path), "--input", str(self.input), "--json"])
+        return {check["check"]: check["text"] for check in json.loads(ended.stdout)["checks"]}
+
     def verify(self, *, with_input: bool = True) -> tuple[int, dict[str, str]]:
         """The exit code, and the checks that do not hold."""
         more = ["--input", str(self.input)] if with_input else []
@@ -150,6 +155,8 @@ def put(rows: list[list[str]], at: int, column: str, value: str) -> None:
         (lambda rows: put(rows, 9, "expunge_reason", "no_content"), {"tally"}),
         (lambda rows: put(rows, 9, "expunge_reason", "because"), {"outcomes", "tally"}),
         (lambda rows: put(rows, 9, "expunge_http_status", ""), {"outcomes"}),
+        (lambda rows: put(rows, 9, "expunge_http_status", "500"), {"outcomes"}),
+        (lambda rows: put(rows, 9, "expunge_retryable", "true"), {"outcomes"}),
         (lambda rows: put(rows, 9, "expunge_first_row", "1"), {"outcomes"}),
         (lambda rows: put(rows, 2, "expunge_first_row", "2"), {"duplicates"}),
         (lambda rows: put(rows, 2, "expunge_first_row", "3"), {"duplicates"}),
@@ -179,7 +186,9 @@ def test_what_was_changed_is_found_though_the_manifest_names_the_new_digest(
         (lambda content: content["input"].update(sha256="0" * 64), {"input"}),
         (lambda content: content["report"].update(lines=1), {"lines"}),
         (lambda content: content["report"].update(only=["deleted"]), {"outcomes"}),
-        (lambda content: content["report"].update(format="xlsx"), set()),
+        (lambda content: content["report"].update(format="xlsx"), {"form"}),
+        (lambda content: content["report"].update(format="parquet"), {"form"}),
+        (lambda content: content["report"].update(sha256=content["report"]["sha256"].upper()), set()),
     ],
 )
 def test_a_manifest_that_says_something_else_is_found(
@@ -248,12 +257,74 @@ def test_a_file_that_is_missing_is_bad_usage_and_named(tmp_path: Path, missing: 
     assert str(path) in str(ended.exception)
 
 
+def columns_left(made: Made, keep: Callable[[int, str], bool], *more: str) -> None:
+    """Rewrite the report with some of its columns, and with more that say ``deleted`` of each row."""
+    with made.path.open("r", newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    places = [at for at, name in enumerate(header) if keep(at, name)]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow([*(header[at] for at in places), *more])
+    writer.writerows([*(row[at] for at in places), *("deleted" for _ in more)] for row in rows)
+    made.forge(out.getvalue().encode())
+
+
+@pytest.mark.parametrize("with_input", [True, False])
+def test_a_report_without_the_customers_is_none(tmp_path: Path, with_input: bool) -> None:
+    made = Made(tmp_path)
+    columns_left(made, lambda at, _: at > 1)
+    code, wrong = made.verify(with_input=with_input)
+    assert (code, "has no column 'customer_id'" in wrong["form"]) == (3, True)
+    made.told(lambda content: content["input"].update(id_column=None))
+    assert set(made.verify(with_input=with_input)[1]) == ({"cells"} if with_input else set())
+
+
+def test_what_was_not_looked_at_is_said(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    columns_left(made, lambda _, name: name != "note")
+    assert "without 'note'" in made.texts()["cells"]
+    made.told(lambda content: content["input"].update(id_column=None))
+    assert "not looked at" in made.texts()["duplicates"]
+
+
+def test_a_column_of_ours_that_is_there_twice_could_be_read_either_way(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    columns_left(made, lambda *_: True, "expunge_outcome")
+    assert set(made.verify()[1]) >= {"form"}
+
+
+def test_columns_that_a_later_release_may_add_are_left_alone_and_no_others(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    columns_left(made, lambda *_: True, "expunge_later")
+    assert made.verify() == (0, {})
+    columns_left(made, lambda _, name: name != "expunge_later", "customer_id")
+    assert set(made.verify()[1]) >= {"form"}
+
+
+@pytest.mark.parametrize("report_format", [ReportFormat.XLSX, ReportFormat.PARQUET])
+def test_of_a_format_that_is_not_read_only_the_digest_counts_and_that_is_said(
+    tmp_path: Path, report_format: ReportFormat
+) -> None:
+    made = Made(tmp_path, report_format)
+    assert made.verify() == (0, {})
+    assert "not looked at" in made.texts()["form"]
+    made.path.write_bytes(made.path.read_bytes() + b"x")
+    assert set(made.verify()[1]) == {"report"}
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"batch": 1}'])
 def test_what_is_no_manifest_is_bad_usage(tmp_path: Path, content: str) -> None:
     made = Made(tmp_path)
     made.manifest.write_text(content)
     ended = CliRunner().invoke(app, ["verify", str(made.path)], standalone_mode=False)
     assert "is no manifest" in str(ended.exception)
+
+
+def test_a_format_that_there_is_not_is_bad_usage(tmp_path: Path) -> None:
+    made = Made(tmp_path)
+    made.told(lambda content: content["report"].update(format="exe"))
+    ended = CliRunner().invoke(app, ["verify", str(made.path)], standalone_mode=False)
+    assert "is no manifest of a report (report.format: " in str(ended.exception)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,6 +4,7 @@ A command's module is imported when the command is used: all of them take a seco
 """
 
 import ast
+import errno
 import os
 import sys
 from importlib import import_module
@@ -126,13 +127,22 @@ def _exit_code() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:  # the reader of stdout went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_stdout()
         return 0
     except Exception as error:  # noqa: BLE001 - the text of an unforeseen error may hold what must not be shown
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _let_go_of_stdout()
+            _say("expunge: no space left where it writes to: what was asked for is not whole; make room, and ask again")
+            return 1
         from worker.logs import where  # noqa: PLC0415 - rarely needed
 
         _say(f"expunge: internal error: {where(error)}; please report it")
         return 1
+
+
+def _let_go_of_stdout() -> None:
+    """Else Python tries to write what is left when it ends, and tells of that, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(line: str) -> None:

@@ -27,11 +27,14 @@ from worker.settings import load_settings
 from worker.store.batches import Line
 from worker.wiring import Store
 
-Delimiter = Annotated[str, typer.Option(metavar="CHAR", help="Of a CSV report: , ; | or tab.")]
+Delimiter = Annotated[
+    str | None, typer.Option(metavar="CHAR", help="Of a CSV report: , ; | or tab; by default the comma.")
+]
 Format = Annotated[
     ReportFormat | None, typer.Option("--format", help="By default what the name of --out says, else csv.")
 ]
 _ENDINGS = {
+    ".csv": ReportFormat.CSV,
     ".jsonl": ReportFormat.JSONL,
     ".ndjson": ReportFormat.JSONL,
     ".xlsx": ReportFormat.XLSX,
@@ -45,7 +48,7 @@ def report(
     batch_id: session.BatchId,
     out: Annotated[str, typer.Option(metavar="FILE", help="Where to write it; - for stdout.")] = "-",
     report_format: Format = None,
-    delimiter: Delimiter = ",",
+    delimiter: Delimiter = None,
     only: Annotated[
         str | None, typer.Option(metavar="OUTCOMES", help="Only rows of these outcomes, joined by commas.")
     ] = None,
@@ -60,7 +63,7 @@ def report(
     check_output(out, chosen)
     if join is not None:
         refuse_overwriting(out, str(join))
-    separator, outcomes = _delimiter(delimiter), outcomes_named(only)
+    separator, outcomes = _delimiter(delimiter, chosen), outcomes_named(only)
     settings = load_settings()
     caller = Caller(settings, me, Act.LOOK, batch_id, simulate)
 
@@ -144,12 +147,18 @@ def _joined(batch: Batch, csv_file: CsvFile, lines: Iterator[Line]) -> Iterator[
 
 
 def format_of(out: str, given: ReportFormat | None = None) -> ReportFormat:
-    if given is not None:
-        return given
-    return _ENDINGS.get(Path(out).suffix, ReportFormat.CSV)
+    """What is asked for, or what the file's name says; raises UsageError if these are not the same."""
+    named = _ENDINGS.get(Path(out).suffix.lower())
+    if given is not None and named not in (None, given):
+        raise UsageError(f"--format {given.value} is not what the name {out} says; give the file another name")
+    return given or named or ReportFormat.CSV
 
 
-def _delimiter(text: str) -> str:
+def _delimiter(text: str | None, report_format: ReportFormat) -> str:
+    if text is None:
+        return ","
+    if report_format is not ReportFormat.CSV:
+        raise UsageError(f"--delimiter: only a CSV report has one, and this is {report_format.value}")
     if text not in _DELIMITERS:
         raise UsageError(f"--delimiter: '{text}' is none of , ; | tab")
     return _DELIMITERS[text]

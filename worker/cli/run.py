@@ -32,7 +32,7 @@ from worker.cli.plan import announce
 from worker.cli.report import Format, check_output, format_of, refuse_overwriting, write_out
 from worker.cli.simulator import RehearsalScenario
 from worker.domain.batches import Batch, BatchState, Description, Lane, StateReason
-from worker.domain.errors import Guard, RefusedError, UsageError
+from worker.domain.errors import Guard, RefusedError, UnwrittenError, UsageError
 from worker.domain.people import NO_APPROVAL, Act
 from worker.intake.csv_file import CsvFile
 from worker.pipeline import control
@@ -292,7 +292,13 @@ class _Run:
             say(f"{awaits(batch)}, then the same command again")
         if batch.state_reason is not None:
             say(f"paused: {why_paused(batch)}. To go on: {self._to_go_on(batch)}")
-        await write_out(store, batch, self._csv_file, self._report_path, self._format)
+        try:
+            await write_out(store, batch, self._csv_file, self._report_path, self._format)
+        except UsageError as error:
+            again = f"expunge report {batch.id}{' --simulate' if self._simulate else ''} --out {self._out()}"
+            raise UnwrittenError(
+                f"{error}; nothing else is lost, and the report can be written later: {again}"
+            ) from None
 
     def _out(self) -> str:
         path = shlex.quote(self._report_path)

@@ -12,10 +12,9 @@ from worker.cli.output import emit, reading_bar, say
 from worker.domain.customer_ids import IdRule
 from worker.domain.errors import InputError
 from worker.intake.csv_file import DEFAULT_COLUMN, CsvFile
-from worker.reports.columns import ReportFormat
 from worker.reports.manifest import Manifest, place_of, read_manifest
 from worker.reports.reading import READABLE
-from worker.reports.verifying import Check, Rows, check_cells, check_digest, check_manifest
+from worker.reports.verifying import Check, Rows, check_cells, check_digest, check_form, check_manifest
 
 _ANY_ID = IdRule.of(".+")  # the batch's own pattern is not known here
 
@@ -35,7 +34,8 @@ def verify(
     if manifest.report.format in READABLE:
         checks += _look_through(report, manifest, source)
     else:
-        say(f"the rows of a {manifest.report.format} report are not looked at, only its SHA-256")
+        with report.open("rb") as file:
+            checks.append(check_form(manifest.report.format, file.read(4)))
     if given is not None:
         checks.append(given)
     ok = all(check.ok for check in checks)
@@ -49,7 +49,7 @@ def verify(
 
 def _look_through(report: Path, manifest: Manifest, source: Path | None) -> list[Check]:
     with report.open("rb") as file, reading_bar() as bar:
-        rows = Rows(manifest, file, ReportFormat(manifest.report.format))
+        rows = Rows(manifest, file, manifest.report.format)
         lines = bar.track(rows.seen(), total=manifest.report.lines)
         if source is None:
             deque(lines, maxlen=0)

@@ -8,7 +8,8 @@
     │   ├── RoomError               there is no room for a temporary file
     │   └── UnreachableError        Redis or the upstream: names the address and what to check
     ├── RefusedError             4: a guard said no; nothing was done
-    └── StoreError               1: the store failed in mid-work
+    ├── StoreError               1: the store failed in mid-work
+    └── UnwrittenError           1: the batch is as it is, and its report could not be written: says how to write it
 
 "There is no such customer" and the like are outcomes, not exceptions.
 """
@@ -87,3 +88,7 @@ class RefusedError(ExpungeError):
 
 class StoreError(ExpungeError):
     """The results store failed; what was acknowledged before stands."""
+
+
+class UnwrittenError(ExpungeError):
+    """A batch's report could not be written; the batch is as it is."""

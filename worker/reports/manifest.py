@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 from worker.domain.batches import Batch
 from worker.domain.errors import InputError
 from worker.domain.outcomes import Outcome, Reason
-from worker.reports.columns import rfc3339
+from worker.reports.columns import ReportFormat, rfc3339
 from worker.reports.writing import Written, replacing
 
 
@@ -66,7 +66,7 @@ class Reported(_Part):
 
     sha256: str
     lines: NonNegativeInt
-    format: str
+    format: ReportFormat
     only: list[str] | None = None
 
 

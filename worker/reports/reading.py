@@ -17,8 +17,9 @@ READABLE = frozenset({ReportFormat.CSV, ReportFormat.JSONL})
 """The formats that can be read back."""
 _DELIMITERS = ",;\t|"
 _LONGEST = 1 << 20  # bytes of a line; the longest row that is taken has 64 KiB
-_ROW, _OUTCOME, _REASON, _STATUS, _FIRST, _BATCH = (
-    COLUMNS.index(f"expunge_{name}") for name in ("row", "outcome", "reason", "http_status", "first_row", "batch")
+_ROW, _OUTCOME, _REASON, _RETRYABLE, _STATUS, _FIRST, _BATCH = (
+    COLUMNS.index(f"expunge_{name}")
+    for name in ("row", "outcome", "reason", "retryable", "http_status", "first_row", "batch")
 )
 
 Wrong = Callable[[str], None]
@@ -33,6 +34,7 @@ class Line(NamedTuple):
     """The input's, without guards."""
     outcome: str
     reason: str
+    retryable: str
     http_status: str
     first_row: str
     batch: str
@@ -41,8 +43,8 @@ class Line(NamedTuple):
 class Report(NamedTuple):
     """A report that is being read."""
 
-    columns: tuple[str, ...]
-    """The input's, as the report names them; none if there is no row of JSON Lines."""
+    columns: tuple[str, ...] | None
+    """The input's, as the report names them; None if there is no row of JSON Lines to tell."""
     lines: Iterator[Line | None]
     """None for a row that cannot be read, of which ``wrong`` was told."""
 
@@ -60,7 +62,8 @@ def _csv_report(file: BinaryIO, wrong: Wrong) -> Report:
     delimiter = next((each for each in _DELIMITERS if each.join(COLUMNS) in head), ",")
     rows = csv.reader(_texts(file, wrong), delimiter=delimiter, strict=True)
     header = _next(rows) or []
-    if "expunge_row" not in header or tuple(header[(at := header.index("expunge_row")) :][: len(COLUMNS)]) != COLUMNS:
+    at = header.index(COLUMNS[0]) if COLUMNS[0] in header else 0
+    if not _are_ours(header[at:]):
         wrong("line 1: has not the columns of a report")
         return Report((), iter(()))
     return Report(tuple(map(unguard, header[:at])), _csv_lines(rows, at, len(header), wrong))
@@ -78,6 +81,16 @@ def _csv_lines(rows: "_csv.Reader", own: int, width: int, wrong: Wrong) -> Itera
         yield None
 
 
+def _are_ours(names: Sequence[str]) -> bool:
+    """Whether these are the columns behind the input's: ours, each once, and those that a later release may add."""
+    more = names[len(COLUMNS) :]
+    return (
+        tuple(names[: len(COLUMNS)]) == COLUMNS
+        and len(set(names)) == len(names)
+        and all(name.startswith("expunge_") for name in more)
+    )
+
+
 def _next(rows: "_csv.Reader") -> list[str] | None:
     """The next row, empty if it is no CSV; None at the end."""
     try:
@@ -90,20 +103,26 @@ def _jsonl_report(file: BinaryIO, wrong: Wrong) -> Report:
     first = file.readline(_LONGEST)
     file.seek(0)
     values = _object(first)
-    columns = () if values is None else tuple(takewhile(lambda name: name != COLUMNS[0], values))
-    return Report(columns, _jsonl_lines(file, columns, wrong))
+    columns = None if values is None else tuple(takewhile(lambda name: name != COLUMNS[0], values))
+    return Report(columns, _jsonl_lines(file, columns or (), wrong))
 
 
 def _jsonl_lines(file: BinaryIO, columns: tuple[str, ...], wrong: Wrong) -> Iterator[Line | None]:
-    names = (*columns, *COLUMNS)
     for at, text in enumerate(_texts(file, wrong), 1):
         values = _object(text)
-        if values is None or tuple(values)[: len(names)] != names:
+        if values is None or tuple(values)[: len(columns)] != columns or not _are_ours([*values][len(columns) :]):
             wrong(f"line {at}: is no row of this report")
             yield None
             continue
-        told = ["" if values[name] is None else str(values[name]) for name in COLUMNS]
+        told = [_cell(values[name]) for name in COLUMNS]
         yield _line([str(values[name]) for name in columns], told)
+
+
+def _cell(value: object) -> str:
+    """As CSV has it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
 
 
 def _object(text: str | bytes) -> dict[str, object] | None:
@@ -126,8 +145,8 @@ def _texts(file: BinaryIO, wrong: Wrong) -> Iterator[str]:
 
 
 def _line(cells: Sequence[str], told: Sequence[str]) -> Line:
-    number = whole(told[_ROW])
-    return Line(number, cells, told[_OUTCOME], told[_REASON], told[_STATUS], told[_FIRST], unguard(told[_BATCH]))
+    of_reason = told[_OUTCOME], told[_REASON], told[_RETRYABLE]
+    return Line(whole(told[_ROW]), cells, *of_reason, told[_STATUS], told[_FIRST], unguard(told[_BATCH]))
 
 
 def whole(text: str) -> int | None:

@@ -1,5 +1,6 @@
 """Whether a report holds what its manifest says, and each row of the input (SPEC 4, promise 1)."""
 
+import re
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -12,6 +13,7 @@ from worker.reports.columns import ReportFormat, unique_names
 from worker.reports.manifest import Manifest
 from worker.reports.reading import Line, read_report, whole
 
+_BEGINNINGS = {ReportFormat.XLSX: b"PK", ReportFormat.PARQUET: b"PAR1"}
 _OUTCOMES = frozenset(outcome.value for outcome in Outcome)
 
 
@@ -54,8 +56,16 @@ class Check:
 def check_digest(name: str, found: str, expected: str) -> Check:
     """Whether a file has the SHA-256 that the manifest names."""
     check = Check(name, f"its SHA-256 is {expected}")
-    if found != expected:
+    if found != expected.lower():
         check.wrong(f"its SHA-256 is {found}, but the manifest says {expected}")
+    return check
+
+
+def check_form(report_format: ReportFormat, first: bytes) -> Check:
+    """Whether a file that is not read row by row begins like one of its format."""
+    check = Check("form", f"it begins like {report_format.value}; its rows are not looked at, only its SHA-256")
+    if not first.startswith(_BEGINNINGS[report_format]):
+        check.wrong(f"it is no file of the format {report_format.value}")
     return check
 
 
@@ -91,18 +101,18 @@ class Rows:
         self._numbers = Check("rows", self._numbered())
         self._batch = Check("batch", f"every row is of batch {manifest.batch}")
         self._words = Check("outcomes", "every outcome and reason is one that there is, and they fit")
-        self._duplicates = Check("duplicates", "no customer has two rows, except as duplicates, which name the first")
         self._tally = Check("tally", "outcomes and reasons are as many as the manifest says")
         self._report = read_report(file, report_format, self._form.wrong)
         self._own = Standing()
         self._id_index = self._find_ids()
+        self._duplicates = Check("duplicates", self._single())
         self._count, self._last = 0, 0
         self._counted = Counter[tuple[str, str]]()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The input's columns that the report has."""
-        return self._report.columns
+        return self._report.columns or ()
 
     @property
     def checks(self) -> list[Check]:
@@ -165,7 +175,7 @@ class Rows:
             )
         told = self._manifest.report.lines
         if self._count != told:
-            self._lines.wrong(f"it has {self._count:,} rows, but the manifest says {told:,}")
+            self._lines.wrong(f"it has {_rows(self._count)}, but the manifest says {told:,}")
         if self._only is None and self._last < self._manifest.input.rows:
             self._numbers.wrong(f"{_span(self._last + 1, self._manifest.input.rows)} missing")
         outcomes, reasons = Counter[str](), Counter[str]()
@@ -183,16 +193,21 @@ class Rows:
         """Of a batch that still ran, rows may have ended after the manifest's tally was taken."""
         running = self._manifest.ended_at is None
         if found != told and not (running and (found < told if word == Outcome.PENDING else found > told)):
-            self._tally.wrong(f"{found:,} rows are {word}, but the manifest says {told:,}")
+            self._tally.wrong(f"{word}: {_rows(found)}, but the manifest says {told:,}")
 
     def _numbered(self) -> str:
         if self._only is not None:
             return "the numbers of the rows rise"
         return f"every row from 1 to {self._manifest.input.rows:,} is there, once and in order"
 
+    def _single(self) -> str:
+        if self._id_index is None:
+            return "every duplicate names an earlier row; of which customers they are is not looked at"
+        return "no customer has two rows, except as duplicates, which name the first"
+
     def _find_ids(self) -> int | None:
         name = self._manifest.input.id_column
-        if name is None or not self.columns:
+        if name is None or self._report.columns is None:
             return None
         if name in self.columns:
             return self.columns.index(name)
@@ -243,8 +258,10 @@ def misfit(line: Line, reason: Reason | None, only: frozenset[str] | None) -> st
         return f"is {line.outcome}, but {reason.text} is a reason of {reason.outcome.value}"
     if line.first_row and reason is not Reason.DUPLICATE:
         return "names a first row, but is no duplicate"
-    if reason.outcome is Outcome.DELETED and not line.http_status:
-        return "is deleted, but has no reply's status"
+    if reason.outcome is Outcome.DELETED and not re.fullmatch("2[0-9][0-9]", line.http_status):
+        return "is deleted, but has no status of a reply that confirms it"
+    if line.retryable != ("true" if reason.retryable else "false"):
+        return f"is {reason.text}, but its expunge_retryable is another"
     return None
 
 
@@ -259,11 +276,14 @@ def check_cells(
 
     ``shown`` are the report's columns of the input, ``lines`` its rows; ``columns`` and ``cells`` are the input's.
     """
-    check = Check("cells", "every row has the cells of the input's row")
     kept = [at for at, name in enumerate(columns) if name in shown]
+    left = ", ".join(repr(name[:40]) for name in columns if name not in shown)
+    check = Check("cells", f"every row has the cells of the input's row{f'; it is without {left}' if left else ''}")
     names = tuple(columns[at] for at in kept)
     if shown not in (names, tuple(unique_names(names))):
         check.wrong("the report has columns that the input has not")
+    elif not names and manifest.report.lines:
+        check.wrong("the report has no column of the input")
     ids = names.index(manifest.input.id_column) if manifest.input.id_column in names else None
     at, row = 0, None
     for line in lines:
@@ -290,6 +310,10 @@ def _differs(row: Sequence[str], line: Line, ids: int | None) -> int | None:
             continue
         return at
     return None
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _span(first: int, last: int) -> str:
