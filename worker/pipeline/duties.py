@@ -24,7 +24,9 @@ async def beside(*duties: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        while tasks:  # redis-py swallows a cancellation while it connects
+        # Again and again: redis-py sends with ``asyncio.wait_for``, which up to Python 3.11 swallows a cancellation
+        # that comes just when it ends.
+        while tasks:
             for task in tasks:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=_CANCELLED)

@@ -10,8 +10,8 @@ from worker.domain.outcomes import Reason
 from worker.store import keys
 from worker.store.packing import unpack_end
 
-_SHARDS = 400
-_RECORDS = 3_000
+_SHARDS = 200
+_RECORDS = 2_000
 
 
 class Ends(NamedTuple):

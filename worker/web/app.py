@@ -38,6 +38,7 @@ from worker.web.keeping import KeptFiles
 from worker.web.limits import Limits
 from worker.web.pages import routes
 from worker.web.pages.charts import Charts
+from worker.web.pages.fragments import Fragments
 from worker.web.pages.rendering import FILES, Static, error_page
 from worker.web.problems import Kind, Problem, in_words, problem_of, problem_of_http
 from worker.web.provider import open_provider
@@ -89,6 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
                 metrics,
                 kept,
                 Charts(store.finished),
+                Fragments(),
                 provider=provider,
                 signatures=Signatures(secret.get_secret_value() for secret in settings.event_secrets),
                 reader=event_reader(settings),

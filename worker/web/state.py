@@ -13,6 +13,7 @@ from worker.web.following import Hub
 from worker.web.keeping import KeptFiles
 from worker.web.limits import Limits
 from worker.web.pages.charts import Charts
+from worker.web.pages.fragments import Fragments
 from worker.web.provider import Provider
 from worker.web.signatures import Signatures
 from worker.wiring import Store
@@ -30,6 +31,7 @@ class Web:
     metrics: Metrics
     kept: KeptFiles
     charts: Charts
+    fragments: Fragments
     provider: Provider | None
     signatures: Signatures
     reader: CloudEventReader
@@ -41,14 +43,21 @@ def web_of(request: Request) -> Web:
     return found
 
 
-def _store(request: Request) -> Store:
+# Coroutines, since FastAPI would send each request to a thread and back for a function.
+
+
+async def _web(request: Request) -> Web:
+    return web_of(request)
+
+
+async def _store(request: Request) -> Store:
     return web_of(request).store
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return web_of(request).settings
 
 
 TheStore = Annotated[Store, Depends(_store)]
 TheSettings = Annotated[Settings, Depends(_settings)]
-TheWeb = Annotated[Web, Depends(web_of)]
+TheWeb = Annotated[Web, Depends(_web)]

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from worker.domain.batches import Batch, BatchState
 from worker.domain.deadlines import expected_end
@@ -12,7 +12,7 @@ from worker.domain.people import Act, Person
 from worker.reports.advice import why_paused
 from worker.web.access import LookingAt
 from worker.web.pages import views
-from worker.web.pages.rendering import page
+from worker.web.pages.rendering import page, rendered
 from worker.web.state import TheWeb, Web
 
 router = APIRouter(prefix="/batches/{batch_id}")
@@ -38,13 +38,20 @@ async def show_batch(request: Request, admitted: LookingAt, web: TheWeb) -> Resp
 
 
 @router.get("/live")
-async def show_progress(
-    request: Request, admitted: LookingAt, web: TheWeb, seen: str = Query("", max_length=40)
-) -> Response:
+async def show_progress(admitted: LookingAt, web: TheWeb, seen: str = Query("", max_length=40)) -> Response:
     """The part of the page that changes while the batch gets on; the whole page anew when its state changes."""
     person, batch = admitted
-    headers = {"HX-Refresh": "true"} if seen not in ("", views.stage(batch)) else None
-    return page(request, "_live.html", person, headers=headers, **await shown(web, person, batch))
+    stage = views.stage(batch)
+
+    async def render() -> str:
+        return rendered("_live.html", **await shown(web, person, batch))
+
+    text = await web.fragments.of((batch.id, stage, _sees_brake(person, batch)), render)
+    return HTMLResponse(text, headers={"HX-Refresh": "true"} if seen not in ("", stage) else None)
+
+
+def _sees_brake(person: Person, batch: Batch) -> bool:
+    return batch.tripped is not None and views.may(person, Act.RESUME, batch)
 
 
 async def shown(web: Web, person: Person, batch: Batch) -> dict[str, Any]:
@@ -67,7 +74,7 @@ async def shown(web: Web, person: Person, batch: Batch) -> dict[str, Any]:
         "left": expected - now if expected is not None and batch.ended_at is None else None,
         "on_time": views.punctuality(batch, expected),
         "why_paused": why_paused(batch) if batch.state is BatchState.PAUSED else "",
-        "brake_shown": batch.tripped is not None and views.may(person, Act.RESUME, batch),
+        "brake_shown": _sees_brake(person, batch),
         "no_worker": alone,
         "now": now,
     }

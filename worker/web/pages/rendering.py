@@ -65,6 +65,7 @@ def _address(name: str) -> str:
 _templates = Environment(
     loader=PackageLoader("worker.web"),
     autoescape=True,
+    auto_reload=False,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -83,7 +84,7 @@ def page(
     headers: Mapping[str, str] | None = None,
     **shown: Any,
 ) -> Response:
-    """A whole page, or a part of one, for somebody."""
+    """A whole page for somebody."""
     target = web_of(request).settings.target
     text = _templates.get_template(template).render(
         person=person,
@@ -95,6 +96,11 @@ def page(
         **shown,
     )
     return HTMLResponse(text, status, headers)
+
+
+def rendered(template: str, **shown: Any) -> str:
+    """A part of a page, which is the same whoever looks."""
+    return _templates.get_template(template).render(**shown)
 
 
 def error_page(request: Request, problem: Problem) -> Response:
