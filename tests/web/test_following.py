@@ -81,6 +81,31 @@ async def test_nobody_is_asked_for_what_nobody_follows(hub: Hub, store: Store) -
     assert (len(hub._watches), hub.followers) == (0, 0)
 
 
+async def test_a_look_at_what_nobody_follows_any_more_has_ended_before_the_store_may_close(
+    store: Store, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have a connection in hand, which it gives back when it is cancelled."""
+    monkeypatch.setattr(following, "EVERY", 0.01)
+    batch = await existing(store.batches, (await submit(store.batches, IDS)).batch_id)
+    began, given_back = asyncio.Event(), asyncio.Event()
+
+    async def get(*_: object) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.05)
+            given_back.set()
+
+    monkeypatch.setattr(store.batches.__class__, "get", get)
+    async with Hub(store, make_settings(redis_url)) as hub:
+        events = hub.follow(batch, None)
+        await anext(events)
+        await began.wait()
+        await events.aclose()  # type: ignore[attr-defined]
+    assert given_back.is_set()
+
+
 async def test_followers_of_a_batch_that_is_purged_before_they_saw_its_end_are_let_go(hub: Hub, store: Store) -> None:
     batch_id = (await submit(store.batches, IDS)).batch_id
     followers = [asyncio.create_task(states(hub, store, batch_id)) for _ in range(3)]

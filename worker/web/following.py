@@ -77,6 +77,7 @@ class Hub:
         self._store = store
         self._settings = settings
         self._watches: dict[str, _Watch] = {}
+        self._tasks = set[asyncio.Task[None]]()  # those of forgotten watches, too, until they have ended
         self._closing = asyncio.Event()
 
     @property
@@ -90,6 +91,8 @@ class Hub:
         watch = self._watches.setdefault(batch.id, _Watch(first))
         if watch.task is None:
             watch.task = asyncio.create_task(self._look(batch.id, watch))
+            self._tasks.add(watch.task)
+            watch.task.add_done_callback(self._tasks.discard)
         watch.followers += 1
         try:
             async for event in self._events(watch, seen):
@@ -149,7 +152,7 @@ class Hub:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        tasks = [watch.task for watch in self._watches.values() if watch.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for watch in self._watches.values():
+            if watch.task is not None:
+                watch.task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
