@@ -18,8 +18,7 @@ from worker.domain.records import Result
 from worker.domain.spreadsheet import guard, unguard
 from worker.intake.csv_file import CsvFile
 from worker.reports.columns import COLUMNS, ReportFormat, ReportRow
-from worker.reports.csv_report import write_csv
-from worker.reports.writing import write_report
+from worker.reports.writing import stream_report, write_report
 
 RULE = IdRule.of()
 DELIMITERS = (",", ";", "\t", "|")
@@ -177,12 +176,13 @@ def test_a_report_is_quoted_as_the_standard_library_would_have_it(
     table: Table, delimiter: str, data: st.DataObject
 ) -> None:
     rows = [ReportRow(n, cells, data.draw(results), data.draw(CELLS)) for n, cells in enumerate(table.rows, 1)]
-    ours = io.StringIO(newline="")
-    write_csv(ours, table.columns, rows, delimiter=delimiter)
-    read = csv.reader(io.StringIO(ours.getvalue(), newline=""), delimiter=delimiter, strict=True)
+    written = io.BytesIO()
+    stream_report(written, ReportFormat.CSV, table.columns, rows, delimiter=delimiter)
+    ours = written.getvalue().decode()
+    read = csv.reader(io.StringIO(ours, newline=""), delimiter=delimiter, strict=True)
     theirs = io.StringIO(newline="")
     csv.writer(theirs, delimiter=delimiter, lineterminator="\r\n").writerows(read)
-    assert ours.getvalue() == theirs.getvalue()
+    assert ours == theirs.getvalue()
 
 
 @given(st.lists(st.sampled_from(list(Outcome)), min_size=1, max_size=6), st.sets(st.sampled_from(list(Outcome))))

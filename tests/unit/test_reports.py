@@ -19,10 +19,9 @@ from worker.domain.outcomes import Outcome, Reason
 from worker.domain.records import Result
 from worker.domain.spreadsheet import guard, unguard
 from worker.reports.columns import COLUMNS, ReportFormat, ReportRow, rfc3339
-from worker.reports.csv_report import write_csv
-from worker.reports.jsonl_report import write_jsonl
 from worker.reports.manifest import manifest, write_manifest
-from worker.reports.writing import Written, stream_report, write_report
+from worker.reports.pages import Written
+from worker.reports.writing import stream_report, write_report
 
 AT = 1_769_860_800.9  # 2026-01-31T12:00:00.9Z
 FULL = Result(
@@ -44,9 +43,9 @@ TEXTS = (ReportFormat.CSV, ReportFormat.JSONL)
 
 
 def as_csv(rows: list[ReportRow], columns: tuple[str, ...] = ("customer_id", "note"), delimiter: str = ",") -> str:
-    out = io.StringIO(newline="")
-    write_csv(out, columns, rows, delimiter=delimiter)
-    return out.getvalue()
+    out = io.BytesIO()
+    stream_report(out, ReportFormat.CSV, columns, rows, delimiter=delimiter)
+    return out.getvalue().decode()
 
 
 def strings(row: ReportRow) -> list[str]:
@@ -56,9 +55,9 @@ def strings(row: ReportRow) -> list[str]:
 
 
 def as_jsonl(rows: list[ReportRow], columns: tuple[str, ...] = ("customer_id", "note")) -> list[dict[str, object]]:
-    out = io.StringIO(newline="")
-    write_jsonl(out, columns, rows)
-    return [json.loads(line) for line in out.getvalue().splitlines()]
+    out = io.BytesIO()
+    stream_report(out, ReportFormat.JSONL, columns, rows)
+    return [json.loads(line) for line in out.getvalue().decode().splitlines()]
 
 
 # --- columns -------------------------------------------------------------------------------------------------------

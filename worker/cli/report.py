@@ -22,7 +22,8 @@ from worker.pipeline.reporting import rows_asked, rows_of
 from worker.reports.columns import ReportFormat, ReportRow, outcomes_named
 from worker.reports.formats import check_format
 from worker.reports.manifest import write_manifest
-from worker.reports.writing import Written, stream_report, write_report
+from worker.reports.pages import Written
+from worker.reports.writing import stream_report, write_report
 from worker.settings import load_settings
 from worker.store.batches import Line
 from worker.wiring import Store

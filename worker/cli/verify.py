@@ -49,7 +49,7 @@ def verify(
 
 def _look_through(report: Path, manifest: Manifest, source: Path | None) -> list[Check]:
     with report.open("rb") as file, reading_bar() as bar:
-        rows = Rows(manifest, file, manifest.report.format)
+        rows = Rows(manifest, file)
         lines = bar.track(rows.seen(), total=manifest.report.lines)
         if source is None:
             deque(lines, maxlen=0)

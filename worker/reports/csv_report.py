@@ -1,33 +1,16 @@
 """The report as CSV (SPEC 9): RFC 4180, every cell guarded against being run as a formula."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from worker.domain.outcomes import Outcome
 from worker.domain.spreadsheet import guard
 from worker.reports.columns import COLUMNS, ReportRow, rfc3339, words
 
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
-
-def write_csv(
-    out: "SupportsWrite[str]", columns: Sequence[str], rows: Iterable[ReportRow], *, delimiter: str = ","
-) -> None:
-    """Write header and rows as text with CRLF line ends, one after the other; nothing is held back.
-
-    ``out``, if it is a text file, must be opened with ``newline=""``. ``delimiter`` is one character.
-    """
-    lines = CsvLines(delimiter)
-    out.write(lines.header(columns))
-    for row in rows:
-        out.write(lines.line(row))
-
 
 class CsvLines:
-    """Rows as lines of text, line ends included.
+    """Header and rows as lines of text, CRLF included.
 
     ``csv.writer`` looks at each letter twice, so it is asked only where something is to be quoted, and once for the
     words that many rows have in common.

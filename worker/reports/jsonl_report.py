@@ -1,29 +1,15 @@
 """The report as JSON Lines: one object a row, with typed values and without spreadsheet guards (SPEC 9)."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import orjson
 
 from worker.reports.columns import COLUMNS, ReportRow, Value, typed, unique_names
 
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
-
-
-def write_jsonl(out: "SupportsWrite[str]", columns: Sequence[str], rows: Iterable[ReportRow]) -> None:
-    """Write one object a row: the input's columns as strings, then ``expunge_*``.
-
-    A name that occurs before gets ``_2``, ``_3`` and so on behind it.
-    """
-    lines = JsonLines(columns)
-    for row in rows:
-        out.write(lines.line(row))
-
 
 class JsonLines:
-    """Rows as lines of text, line ends included."""
+    """Rows as lines of text, line ends included: the input's columns as strings, then ``expunge_*``."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         self._names = (*unique_names(columns), *COLUMNS)

@@ -10,7 +10,8 @@ from worker.domain.batches import Batch
 from worker.domain.errors import InputError
 from worker.domain.outcomes import Outcome, Reason
 from worker.reports.columns import ReportFormat, rfc3339
-from worker.reports.writing import Written, replacing
+from worker.reports.pages import Written
+from worker.reports.writing import replacing
 
 
 def manifest(batch: Batch, report: Written, *, version: str, written_at: float) -> dict[str, Any]:

@@ -2,11 +2,27 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from worker.domain.outcomes import Outcome
 from worker.reports.columns import ReportFormat, ReportRow
 from worker.reports.pieces import pieces_of
-from worker.reports.writing import Written
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report as it was written."""
+
+    path: Path | None
+    """None for a stream."""
+    sha256: str
+    """Of its bytes, lower-case hex."""
+    lines: int
+    """Rows, without the header; a row with line breaks in its cells counts once."""
+    format: ReportFormat
+    only: frozenset[Outcome] | None
+    """The outcomes asked for; None for all."""
 
 
 class ReportPages:

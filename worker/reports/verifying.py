@@ -92,7 +92,7 @@ def check_manifest(manifest: Manifest) -> Check:
 class Rows:
     """The checks of a report's rows, each of which is seen once, in order; about 16 bytes a row are kept."""
 
-    def __init__(self, manifest: Manifest, file: BinaryIO, report_format: ReportFormat) -> None:
+    def __init__(self, manifest: Manifest, file: BinaryIO) -> None:
         """``file`` is the report at its first byte."""
         self._manifest = manifest
         self._only = None if manifest.report.only is None else frozenset(manifest.report.only)
@@ -102,7 +102,7 @@ class Rows:
         self._batch = Check("batch", f"every row is of batch {manifest.batch}")
         self._words = Check("outcomes", "every outcome and reason is one that there is, and they fit")
         self._tally = Check("tally", "outcomes and reasons are as many as the manifest says")
-        self._report = read_report(file, report_format, self._form.wrong)
+        self._report = read_report(file, manifest.report.format, self._form.wrong)
         self._own = Standing()
         self._id_index = self._find_ids()
         self._duplicates = Check("duplicates", self._single())

@@ -1,39 +1,20 @@
 """A report into a file or a stream: whole or not at all, with its SHA-256 computed on the way (SPEC 9)."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, assert_never
+from typing import BinaryIO
 
 from worker.domain.errors import UsageError
 from worker.domain.outcomes import Outcome
 from worker.reports.columns import ReportFormat, ReportRow
-from worker.reports.csv_report import write_csv
-from worker.reports.jsonl_report import write_jsonl
-from worker.reports.pieces import encoded, pieces_of
+from worker.reports.pages import ReportPages, Written
 
-_CHUNK = 1 << 18
-_ROWS = 1000  # at a time, where bytes are made of several
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A report as it was written."""
-
-    path: Path | None
-    """None for a stream."""
-    sha256: str
-    """Of its bytes, lower-case hex."""
-    lines: int
-    """Rows, without the header; a row with line breaks in its cells counts once."""
-    format: ReportFormat
-    only: frozenset[Outcome] | None
-    """The outcomes asked for; None for all."""
+_ROWS = 1000  # at a time
 
 
 def write_report(
@@ -52,8 +33,8 @@ def write_report(
     """
     target = Path(path)
     with replacing(target) as write:
-        sha256, lines = _stream(write, report_format, columns, rows, delimiter, only)
-    return Written(target, sha256, lines, report_format, only)
+        written = _stream(write, report_format, columns, rows, delimiter, only)
+    return replace(written, path=target)
 
 
 def stream_report(
@@ -66,9 +47,9 @@ def stream_report(
     only: frozenset[Outcome] | None = None,
 ) -> Written:
     """Write the report to a stream such as standard output; flushed, not closed, and its OSErrors let through."""
-    sha256, lines = _stream(_all_of(stream), report_format, columns, rows, delimiter, only)
+    written = _stream(_all_of(stream), report_format, columns, rows, delimiter, only)
     stream.flush()
-    return Written(None, sha256, lines, report_format, only)
+    return written
 
 
 def _stream(
@@ -78,70 +59,14 @@ def _stream(
     rows: Iterable[ReportRow],
     delimiter: str,
     only: frozenset[Outcome] | None,
-) -> tuple[str, int]:
-    out = _Digested(write)
-    counted = _Counted(rows if only is None else (row for row in rows if row.outcome in only))
-    match report_format:
-        case ReportFormat.CSV:
-            write_csv(out, columns, counted, delimiter=delimiter)
-        case ReportFormat.JSONL:
-            write_jsonl(out, columns, counted)
-        case ReportFormat.XLSX | ReportFormat.PARQUET:
-            _write_pieces(out, report_format, columns, iter(counted))
-        case _:
-            assert_never(report_format)
-    out.flush()
-    return out.digest.hexdigest(), counted.count
-
-
-def _write_pieces(
-    out: "_Digested", report_format: ReportFormat, columns: Sequence[str], rows: Iterator[ReportRow]
-) -> None:
-    with closing(pieces_of(report_format, columns)) as pieces:
-        while some := list(islice(rows, _ROWS)):
-            out.give(pieces.add(some))
-        for piece in pieces.end():
-            out.give(piece)
-
-
-class _Counted:
-    """Counts the rows that pass."""
-
-    def __init__(self, rows: Iterable[ReportRow]) -> None:
-        self._rows = rows
-        self.count = 0
-
-    def __iter__(self) -> Iterator[ReportRow]:
-        for row in self._rows:
-            self.count += 1
-            yield row
-
-
-class _Digested:
-    """Takes text, and gives on UTF-8 in large pieces; ``digest`` has seen what was given on."""
-
-    def __init__(self, write: Callable[[bytes], object]) -> None:
-        self.digest = hashlib.sha256()
-        self._write = write
-        self._parts: list[str] = []
-        self._size = 0
-
-    def write(self, text: str) -> None:
-        self._parts.append(text)
-        self._size += len(text)
-        if self._size > _CHUNK:
-            self.flush()
-
-    def flush(self) -> None:
-        data = encoded("".join(self._parts))
-        self._parts.clear()
-        self._size = 0
-        self.give(data)
-
-    def give(self, data: bytes) -> None:
-        """Give on what is bytes already; nothing of a text may be held back."""
-        self.digest.update(data)
-        self._write(data)
+) -> Written:
+    rest = iter(rows)
+    with closing(ReportPages(report_format, columns, delimiter=delimiter, only=only)) as pages:
+        while some := list(islice(rest, _ROWS)):
+            write(pages.add(some))
+        for piece in pages.end():
+            write(piece)
+    return pages.written
 
 
 def check_place(path: str) -> None:
