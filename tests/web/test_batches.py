@@ -230,7 +230,8 @@ async def test_a_report_that_cannot_be_had_in_a_format_is_a_problem_that_says_wh
     assert "`only`" in problem(await vera.get(address, params=asked), "format")
     assert (await vera.get(address, params=asked | {"only": "failed"})).status_code == 200
     monkeypatch.setattr(formats, "XLSX_ROWS", 300)
-    monkeypatch.setattr("worker.web.downloads.XLSX_ROWS_OVER_HTTP", 299)
+    for module in ("reports.formats", "web.downloads"):
+        monkeypatch.setattr(f"worker.{module}.XLSX_ROWS_OVER_HTTP", 299)
     assert "299 at most" in problem(await vera.get(address, params=asked), "format")
     assert (await vera.get(address, params=asked | {"only": "failed"})).status_code == 200
     assert (await vera.get(address, params={"format": "parquet"})).status_code == 200

@@ -94,6 +94,16 @@ async def test_a_batch_has_its_downloads_and_they_are_what_they_say(ada: Client,
     assert "It has not ended" in text
 
 
+async def test_a_workbook_that_would_be_refused_is_not_offered(
+    ada: Client, web_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = (await submit(web_store.batches, ["c1", "c2"])).batch_id
+    for most, offered in ((2, True), (1, False)):
+        monkeypatch.setattr("worker.reports.formats.XLSX_ROWS_OVER_HTTP", most)
+        text = await text_of(ada, f"/batches/{batch_id}")
+        assert (">Excel<" in text, ">Parquet<" in text) == (offered, True)
+
+
 async def test_a_batch_in_work_is_followed_with_scripts_and_without(ada: Client, web_store: Store) -> None:
     batch_id = (await submit(web_store.batches, ["c1"])).batch_id
     text = await text_of(ada, f"/batches/{batch_id}")

@@ -22,6 +22,11 @@ def is_installed(report_format: ReportFormat) -> bool:
     return report_format not in _LIBRARIES or find_spec(_LIBRARIES[report_format]) is not None
 
 
+def is_made_over_http(report_format: ReportFormat, rows: int) -> bool:
+    """Whether a report of so many rows is made for somebody who waits for its first byte."""
+    return report_format is not ReportFormat.XLSX or rows <= XLSX_ROWS_OVER_HTTP
+
+
 def check_format(report_format: ReportFormat, rows: int = 0, columns: Sequence[str] = ()) -> None:
     """Raise FormatError if a report of so many rows and of these input columns cannot be written in this format."""
     if not is_installed(report_format):

@@ -14,7 +14,7 @@ from worker.domain.batches import Batch
 from worker.domain.errors import FormatError
 from worker.pipeline.reporting import rows_asked, rows_of
 from worker.reports.columns import ReportFormat, outcomes_named
-from worker.reports.formats import XLSX_ROWS_OVER_HTTP, check_format
+from worker.reports.formats import XLSX_ROWS_OVER_HTTP, check_format, is_made_over_http
 from worker.reports.manifest import manifest
 from worker.reports.pages import ReportPages
 from worker.store.batches import Batches
@@ -84,7 +84,7 @@ def _pages(batch: Batch, report_format: ReportFormat, only: str | None) -> Repor
     columns, outcomes = batch.description.stored_columns, outcomes_named(only)
     rows = rows_asked(batch, outcomes)
     check_format(report_format, rows, columns)
-    if report_format is ReportFormat.XLSX and rows > XLSX_ROWS_OVER_HTTP:
+    if not is_made_over_http(report_format, rows):
         raise FormatError(
             f"the report has {rows:,} rows, and xlsx is made here for {XLSX_ROWS_OVER_HTTP:,} at most: "
             "take csv or parquet, fewer rows by `only`, or have it written at the command line"

@@ -11,7 +11,7 @@ from worker.domain.errors import RefusedError
 from worker.domain.outcomes import Actor, Outcome
 from worker.domain.people import Act, Person
 from worker.reports.columns import ReportFormat
-from worker.reports.formats import XLSX_ROWS_OVER_HTTP, is_installed
+from worker.reports.formats import is_installed, is_made_over_http
 
 WIDTH = 100.0
 """Of a drawing, in units of its own."""
@@ -286,7 +286,8 @@ def inert(text: str, most: int = 120) -> str:
 
 def extra_formats(rows: int) -> list[tuple[str, str]]:
     """The optional formats that a report of so many rows can be had in: the word in an address, and the name."""
-    formats = {word: name for word, name in _EXTRA_FORMATS.items() if is_installed(word)}
-    if rows > XLSX_ROWS_OVER_HTTP:
-        formats.pop(ReportFormat.XLSX, None)
-    return [(word.value, name) for word, name in formats.items()]
+    return [
+        (word.value, name)
+        for word, name in _EXTRA_FORMATS.items()
+        if is_installed(word) and is_made_over_http(word, rows)
+    ]
