@@ -2,11 +2,16 @@
 
 import asyncio
 import itertools
+import os
+import signal
 import time
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from tests.conftest import (
     DELETED,
@@ -39,6 +44,52 @@ RETENTION = 30 * 86_400
 IDS = [f"c{number}" for number in range(7)]
 OTHER_MERCHANT = Target(Environment.SANDBOX, "m2")
 PRODUCTION = Target(Environment.PRODUCTION, "m1")
+
+
+# Connections
+
+
+async def test_a_command_can_be_cancelled_at_any_moment(redis: Redis) -> None:
+    """A cancellation that is lost would leave behind somebody who goes on writing, or waiting, for ever."""
+
+    async def asks_for_ever() -> None:
+        while True:
+            await redis.ping()
+
+    for moment in range(200):
+        asking = asyncio.create_task(asks_for_ever())
+        for _ in range(moment % 40):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking], timeout=5)
+        assert asking.cancelled()
+
+
+async def test_a_command_that_was_cancelled_leaves_no_answer_to_the_next(redis: Redis) -> None:
+    async def asks() -> None:
+        await redis.echo("of the one before")
+
+    for moment in range(40):
+        asking = asyncio.create_task(asks())
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert await redis.echo(str(moment)) == str(moment).encode()
+
+
+async def test_a_server_that_takes_no_more_is_given_up_and_the_next_command_begins_anew(redis: Redis) -> None:
+    """Half a command may be on its way: what follows on the same connection would be read as its other half."""
+    redis.connection_pool.connection_kwargs["socket_timeout"] = 0.2
+    redis.set_retry(Retry(NoBackoff(), 0))
+    server = (await redis.info("server"))["process_id"]
+    os.kill(server, signal.SIGSTOP)
+    try:
+        with pytest.raises(RedisTimeout, match="writing"):
+            await redis.set("key", b"x" * 20_000_000)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert await redis.get("key") is None
 
 
 # Accepting

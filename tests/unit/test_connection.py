@@ -7,7 +7,7 @@ from redis.asyncio.sentinel import MasterNotFoundError
 from worker.domain.errors import StoreError, UnreachableError
 from worker.domain.sentinels import SentinelAddress
 from worker.queue import celery_app
-from worker.store.connection import open_redis, readable_errors, shown
+from worker.store.connection import _Cancellable, open_redis, readable_errors, shown
 from worker.store.scripts import NotReplicatedError
 
 URL = "redis://ann:pw-51c2@redis.example.com:6379/3"
@@ -71,6 +71,14 @@ async def test_sentinels_are_shown_without_user_and_password() -> None:
     assert shown(SENTINELS) == "sentinel://s1.example.com:26380,s2.example.com,[::1]:7/main-1/4"
     async with open_redis(SENTINELS) as redis:
         assert "p@w" not in repr(redis)
+
+
+@pytest.mark.parametrize("url", ["redis://h/0", "rediss://h/0", "unix:///s", SENTINELS], ids=lambda url: url[:6])
+async def test_a_connection_of_any_kind_sends_without_losing_a_cancellation(url: str) -> None:
+    """What that means is in tests/integration/test_store.py, on one of them."""
+    async with open_redis(url) as redis:
+        connection = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    assert type(connection).send_packed_command is _Cancellable.send_packed_command
 
 
 def test_celery_is_told_of_sentinels_in_its_own_words() -> None:

@@ -45,7 +45,6 @@ async def delete_shard(tools: Tools, batch_id: str, shard: int) -> Ending:
     try:
         await asyncio.wait([work])
     except asyncio.CancelledError:
-        turn.cancelled = True  # redis-py may swallow a cancellation
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         raise
@@ -63,7 +62,6 @@ class _Turn:
         self._crowded = False
         self._look = asyncio.Event()
         self._runs: list[asyncio.Task[Ending]] = []
-        self.cancelled = False
 
     async def take(self, batch_id: str, shard: int) -> Ending:
         """Work on the message's shard first."""
@@ -122,7 +120,6 @@ class _Turn:
         active: dict[str, Lane] = {}
         with suppress(RedisError):
             active = await self._tools.batches.active(self._tools.target)
-        self._check_cancelled()
         others = [batch_id for batch_id in active if batch_id not in self._working | self._passed_over]
         urgent = [batch_id for batch_id in others if active[batch_id] is Lane.URGENT]
         bulk = [batch_id for batch_id in others if active[batch_id] is Lane.BULK]
@@ -131,11 +128,9 @@ class _Turn:
         return urgent + random.sample(bulk, min(room, len(bulk)))
 
     async def _next(self, batch_id: str) -> ShardRun | None:
-        run = None
         with suppress(RedisError):  # the shard is due again later
-            run = await self._claim_next(batch_id)
-        self._check_cancelled()
-        return run
+            return await self._claim_next(batch_id)
+        return None
 
     async def _claim_next(self, batch_id: str) -> ShardRun | None:
         claim: Claim | NotClaimed = NotClaimed.HELD
@@ -175,7 +170,6 @@ class _Turn:
             await run.skip_held()
             offsets = run.pending()
             known = await self._tools.ledger.lookup([claim.ids[offset] for offset in offsets], time.time())
-            self._check_cancelled()
         except BaseException:
             with suppress(RedisError):
                 await self._tools.shards.release(claim, {}, 0.0)
@@ -184,8 +178,3 @@ class _Turn:
             when = datetime.fromtimestamp(deletion.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             run.settle(offsets[position], Result(Reason.DELETED_EARLIER, note=f"batch {deletion.batch_id}, {when}"))
         return run
-
-    def _check_cancelled(self) -> None:
-        """Behind whatever was asked of Redis."""
-        if self.cancelled:
-            raise asyncio.CancelledError

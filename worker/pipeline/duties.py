@@ -12,8 +12,6 @@ from redis.exceptions import RedisError
 
 from worker.logs import where
 
-_CANCELLED = 0.1  # seconds after which what was cancelled should have ended
-
 log = structlog.get_logger(__name__)
 
 
@@ -24,12 +22,9 @@ async def beside(*duties: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # Again and again: redis-py sends with ``asyncio.wait_for``, which up to Python 3.11 swallows a cancellation
-        # that comes just when it ends.
-        while tasks:
-            for task in tasks:
-                task.cancel()
-            _, tasks = await asyncio.wait(tasks, timeout=_CANCELLED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Trouble:

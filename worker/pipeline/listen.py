@@ -95,7 +95,8 @@ class Listener:
             except (RedisError, NoStreamError) as error:
                 self._note(error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), _PAUSE)
+                    async with asyncio.timeout(_PAUSE):
+                        await stopping.wait()
             else:
                 self._note(None)
         with suppress(RedisError, GroupGoneError, NoStreamError):

@@ -126,7 +126,8 @@ class ShardRun:
         try:
             await self._send_all()
         except asyncio.CancelledError:
-            await asyncio.wait_for(self._end(), _LAST_FLUSH)
+            async with asyncio.timeout(_LAST_FLUSH):
+                await self._end()
             raise
         finally:
             self.nearly_sent.set()
@@ -404,7 +405,7 @@ class ShardRun:
         return self._stop_by is not None and self._now() >= self._stop_by
 
     async def _flush_while_sending(self) -> None:
-        """Ends by a flag: a cancelled command would cost its connection, and redis-py may swallow the cancellation."""
+        """Ends by a flag: a cancelled command would cost its connection."""
         while not self._sent.is_set():
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_EVERY):

@@ -1,11 +1,13 @@
 """Opens Redis, and turns what it complains of into one line for a person."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -47,7 +49,38 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
         else:
             redis = Redis.from_url(url, socket_keepalive=True, **_options())
         stack.push_async_callback(redis.aclose)
+        pool = redis.connection_pool
+        pool.connection_class = type("Connection", (_Cancellable, pool.connection_class), {})
         yield redis
+
+
+class _Cancellable(AbstractConnection):
+    """A connection whose commands can be cancelled at any moment.
+
+    redis-py 8.1 sends with ``asyncio.wait_for``. Up to Python 3.11 that loses a cancellation that comes just when it
+    ends, and whatever was cancelled goes on. ``asyncio.timeout`` does not, and starts no task for each command.
+    """
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        """Send it whole within the timeout; a connection on which that failed is closed, since half may be sent."""
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        if check_health:
+            await self.check_health()  # type: ignore[no-untyped-call]
+        if isinstance(command, str):
+            command = command.encode()
+        try:
+            async with asyncio.timeout(self.socket_timeout):
+                await self._send_packed_command([command] if isinstance(command, bytes) else command)
+        except BaseException as error:
+            if self._writer is not None:
+                self._writer.transport.abort()  # closing it would send the rest of what was given up, some time
+            await self.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError("Timeout writing to socket") from None
+            if isinstance(error, OSError):
+                raise RedisConnectionError(f"Error {error.errno} while writing to socket") from None
+            raise
 
 
 def _options() -> dict[str, Any]:

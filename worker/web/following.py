@@ -119,7 +119,7 @@ class Hub:
                 yield _ALIVE
 
     async def _look(self, batch_id: str, watch: _Watch) -> None:
-        while not watch.latest.ended and self._is_followed(batch_id, watch):  # redis-py may swallow a cancellation
+        while not watch.latest.ended and self._is_followed(batch_id, watch):
             await asyncio.sleep(EVERY)
             try:
                 batch = await self._store.batches.get(batch_id)
