@@ -83,7 +83,6 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         shards = Shards(redis, ledger, holds, settings.retention_days, settings.replicas)
         presence = Presence(redis, settings.target)
         feeder = Feeder(batches, shards, presence, Publisher(broker_url(settings)), settings.target)
-        tokens = Tokens(redis)
         yield Store(
             redis,
             batches,
@@ -93,8 +92,8 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
             presence,
             feeder,
             digester,
-            tokens=tokens,
-            sessions=Sessions(redis, tokens, settings.sign_on.mark if settings.sign_on else ""),
+            tokens=Tokens(redis),
+            sessions=Sessions(redis, settings.sign_on.mark if settings.sign_on else ""),
             trips=Trips(redis),
             audit=Audit(redis),
             requests=Requests(redis),

@@ -8,7 +8,6 @@ from tests.acceptance.conftest import Expunge
 from worker.domain.people import Role
 from worker.store.connection import open_redis
 from worker.store.sessions import Sessions
-from worker.store.tokens import Tokens
 
 PROVIDER = {
     "EXPUNGE_OIDC_ISSUER": "https://id.example.com",
@@ -28,7 +27,7 @@ def site(expunge: Expunge, redis_server: str) -> Expunge:
 async def sign_in(redis_url: str, name: str) -> None:
     """As the pages do."""
     async with open_redis(redis_url) as redis:
-        await Sessions(redis, Tokens(redis), "mark").begin_by_provider("a subject", "sub", name, Role.SUBMITTER)
+        await Sessions(redis, "mark").begin_by_provider("a subject", "sub", name, Role.SUBMITTER)
 
 
 def test_the_command_line_asks_for_a_token_where_a_provider_is_set(site: Expunge) -> None:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from worker.domain.people import Known, Person, Role, Token
 from worker.store import keys
 from worker.store.scripts import Script
-from worker.store.tokens import Tokens
+from worker.store.tokens import to_token
 
 LASTS = 12 * 3600
 """Seconds from signing in."""
@@ -18,11 +18,11 @@ LASTS = 12 * 3600
 class Sessions:
     """Begins, finds and ends sessions; one whose token was revoked is over as well."""
 
-    def __init__(self, redis: Redis, tokens: Tokens, mark: str) -> None:
+    def __init__(self, redis: Redis, mark: str) -> None:
         """``mark`` stands for how the identity provider is set up: sessions that began under another are over."""
         self._redis = redis
-        self._tokens = tokens
         self._mark = mark
+        self._find = Script(redis, "find_session")
         self._sign_in = Script(redis, "sign_in")
         self._sign_out = Script(redis, "sign_out")
 
@@ -47,20 +47,18 @@ class Sessions:
 
     async def find(self, word: str) -> Known | None:
         """Whom a word stands for, if it still does."""
-        kept: bytes | None = await self._redis.get(_key(word))  # type: ignore[assignment]
+        found: tuple[bytes | None, bytes | None, bytes | None]
+        found = await self._find(keys=[_key(word), keys.TOKENS, keys.SIGNED_OUT], args=[])
+        kept, kept_token, over_until = found
         match kept.decode().split(" ") if kept else []:
             case ["token", began, token_id, digest]:
-                token = await self._tokens.named(token_id)
+                token = to_token(token_id, kept_token) if kept_token else None
                 known = Known.by(token) if token is not None and token.digest == digest else None
             case ["provider", began, mark, role, name] if mark == self._mark:
                 known = Known(Person(name, Role(role)), f"@{name}")
             case _:
                 return None
-        return None if known is None or await self._is_over(known.person.name, int(began)) else known
-
-    async def _is_over(self, name: str, began: int) -> bool:
-        until: bytes | None = await self._redis.get(keys.SIGNED_OUT + name)  # type: ignore[assignment]
-        return until is not None and began <= int(until)
+        return None if over_until is not None and int(began) <= int(over_until) else known
 
     async def begun(self, word: str) -> bool:
         """Whether it is one, be it that its token was revoked."""

@@ -28,7 +28,8 @@ class Tokens:
         """The token, if this is one that was added and not revoked."""
         if (token_id := id_of(text)) is None:
             return None
-        token = await self.named(token_id)
+        kept: bytes | None = await self._redis.hget(keys.TOKENS, token_id)  # type: ignore[assignment]
+        token = to_token(token_id, kept) if kept else None
         return token if token is not None and token.fits(text) else None
 
     async def issued(self, text: str) -> bool:
@@ -39,15 +40,10 @@ class Tokens:
             await self._redis.hexists(keys.TOKENS, token_id) or await self._redis.sismember(keys.REVOKED, token_id)
         )
 
-    async def named(self, token_id: str) -> Token | None:
-        """The token of this ID, which does not show that somebody has it."""
-        kept: bytes | None = await self._redis.hget(keys.TOKENS, token_id)  # type: ignore[assignment]
-        return _to_token(token_id, kept) if kept else None
-
     async def all(self) -> list[Token]:
         """Every token, the oldest first; by name, if made in the same millisecond."""
         kept: dict[bytes, bytes] = await self._redis.hgetall(keys.TOKENS)  # type: ignore[assignment]
-        found = [_to_token(at.decode(), value) for at, value in kept.items()]
+        found = [to_token(at.decode(), value) for at, value in kept.items()]
         return sorted(found, key=lambda token: (token.created_at, token.name))
 
     async def add(self, text: str, name: str, role: Role, actor: str | None) -> None:
@@ -68,6 +64,7 @@ class Tokens:
             raise RefusedError(f"token {token_id} is the last of an admin; add another first", Guard.ROLE)
 
 
-def _to_token(token_id: str, kept: bytes) -> Token:
+def to_token(token_id: str, kept: bytes) -> Token:
+    """A token as it is kept under its ID, which does not show that somebody has it."""
     role, created_at, digest, name = kept.decode().split(" ")
     return Token(token_id, name, Role(role), int(created_at) / 1000, digest)
