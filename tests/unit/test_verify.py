@@ -1,5 +1,6 @@
 """``expunge verify``: a right report holds, and whatever is changed in it is found (SPEC 4, promise 1)."""
 
+import codecs
 import csv
 import hashlib
 import io
@@ -285,6 +286,17 @@ def test_what_was_not_looked_at_is_said(tmp_path: Path) -> None:
     assert "without 'note'" in made.texts()["cells"]
     made.told(lambda content: content["input"].update(id_column=None))
     assert "not looked at" in made.texts()["duplicates"]
+
+
+@pytest.mark.parametrize("report_format", READABLE)
+def test_a_report_that_was_only_saved_with_a_byte_order_mark_is_said_to_be_that(
+    tmp_path: Path, report_format: ReportFormat
+) -> None:
+    made = Made(tmp_path, report_format)
+    made.forge(codecs.BOM_UTF8 + made.path.read_bytes())
+    wrong = made.verify()[1]
+    assert set(wrong) == {"form"}
+    assert "byte order mark" in wrong["form"]
 
 
 def test_a_column_of_ours_that_is_there_twice_could_be_read_either_way(tmp_path: Path) -> None:

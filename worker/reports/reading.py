@@ -1,6 +1,7 @@
 """A report read back, row by row however large it is (SPEC 9)."""
 
 import csv
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -102,7 +103,7 @@ def _next(rows: "_csv.Reader") -> list[str] | None:
 def _jsonl_report(file: BinaryIO, wrong: Wrong) -> Report:
     first = file.readline(_LONGEST)
     file.seek(0)
-    values = _object(first)
+    values = _object(first.removeprefix(BOM_UTF8))
     columns = None if values is None else tuple(takewhile(lambda name: name != COLUMNS[0], values))
     return Report(columns, _jsonl_lines(file, columns or (), wrong))
 
@@ -137,6 +138,9 @@ def _texts(file: BinaryIO, wrong: Wrong) -> Iterator[str]:
     number = 0
     while raw := file.readline(_LONGEST):
         number += 1
+        if number == 1 and raw.startswith(BOM_UTF8):
+            raw = raw.removeprefix(BOM_UTF8)
+            wrong("line 1: begins with a byte order mark, as a spreadsheet writes: it was saved anew")
         try:
             yield raw.decode()
         except UnicodeDecodeError:
