@@ -246,6 +246,8 @@ async def test_doctor_finds_events_that_are_no_batch_long_after_they_should_be(
         await asyncio.sleep(0.02)
         (told,) = await found()
         assert "must run" in told
+        async with open_store(settings.model_copy(update={"event_batch_age": 3600.0})) as patient:
+            assert await patient.gatherer.gatherings.overdue() == 0, "it may gather for an hour"
         await store.gatherer.gatherings.remove(gathering)
         assert await found() == []
 
