@@ -35,10 +35,12 @@ async def batch_of(store: Store, count: int, brakes: Brakes | None = None, size:
 
 
 async def write(store: Store, batch_id: str, reasons: Sequence[Reason], first: int = 0) -> Recorded:
-    """Write these outcomes to shard 0, from an offset on."""
+    """Write these outcomes to shard 0, from an offset on, and give it back."""
     claim = await claimed(store.shards, batch_id)
     results = [Written(first + at, claim.ids[first + at], Result(reason)) for at, reason in enumerate(reasons)]
-    return await store.shards.record(claim, results, time.time())
+    recorded = await store.shards.record(claim, results, time.time())
+    await store.shards.release(claim, {}, 0.0)
+    return recorded
 
 
 async def stands(store: Store, batch_id: str) -> tuple[BatchState, StateReason | None]:

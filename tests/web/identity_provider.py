@@ -171,7 +171,7 @@ class IdentityProvider:
         for path in ("/.well-known/openid-configuration", "/keys", "/authorize"):
             app.router.add_get(path, self._answering(path))
         app.router.add_post("/token", self._answering("/token"))
-        runner = web.AppRunner(app, shutdown_timeout=0)
+        runner = web.AppRunner(app, shutdown_timeout=0, handler_cancellation=True)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
