@@ -5,7 +5,6 @@ import re
 from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlsplit
 
-import jsonpath
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
@@ -51,6 +50,8 @@ def _words(value: Any) -> Any:
 
 def _json_path(text: str) -> str:
     """A query of RFC 9535; the library's own reading would take more, and a name alone as a path."""
+    import jsonpath  # noqa: PLC0415 - takes a while, and few set one
+
     try:
         jsonpath.compile(text, strict=True)
     except jsonpath.JSONPathError as error:
