@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import SecretStr
@@ -557,20 +556,23 @@ async def test_a_failing_store_or_receiver_ends_no_telling(
     assert len(failed) == 3
 
 
-async def test_what_was_taken_while_the_store_took_nothing_is_not_told_again(
-    store: Store, receiver: Receiver, teller: Open, monkeypatch: pytest.MonkeyPatch
+async def test_while_redis_is_full_each_event_is_told_once_and_what_is_not_taken_less_and_less_often(
+    store: Store, receiver: Receiver, teller: Open, redis: Redis
 ) -> None:
-    """Redis may be full for hours, and then it cannot note what the receiver has."""
-    it = await teller()
+    """Redis may be full for hours; that is no reason to ask a receiver again and again."""
+    it = await teller(schedule=Schedule(delays=(600.0,)))
     await lived(store)
-    with monkeypatch.context() as full:
-        full.setattr(store.callbacks, "keep", AsyncMock(side_effect=OutOfMemoryError("full")))
-        for _ in range(3):
-            with pytest.raises(OutOfMemoryError):
-                await it.look(to(receiver))
-        assert shape(receiver.requests) == LIFE[:1]
-    await tell(it, to(receiver))
-    assert shape(receiver.requests) == LIFE
+    receiver.script(204, 500)
+    await redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(OutOfMemoryError):
+            await redis.set("key", "value")
+        pauses = [await it.look(to(receiver)) for _ in range(10)]
+    finally:
+        await redis.config_set("maxmemory", "0")
+    assert shape(receiver.requests) == LIFE[:2]
+    assert pauses[:2] == [0.0, 0.0]
+    assert min(pauses[2:]) > 0.0
 
 
 async def test_the_end_of_telling_can_be_waited_for(store: Store, receiver: Receiver, teller: Open) -> None:

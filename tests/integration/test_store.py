@@ -113,6 +113,16 @@ async def test_what_a_dead_submission_left_behind_expires_by_itself(store: Store
     assert all(0 < seconds <= 3600 for seconds in left.values())
 
 
+async def test_while_redis_is_full_batches_are_still_read(store: Store, redis: Redis) -> None:
+    batch_id = (await submit(store.batches, IDS)).batch_id
+    await redis.config_set("maxmemory", "1")
+    try:
+        batch = await existing(store.batches, batch_id)
+        assert (batch.tally.pending, await store.batches.recent(10)) == (len(IDS), [batch])
+    finally:
+        await redis.config_set("maxmemory", "0")
+
+
 async def test_a_server_that_fills_up_within_a_transaction_is_said_to_be_full(redis: Redis, redis_url: str) -> None:
     async with redis.client() as connection:
         say: Any = connection.execute_command

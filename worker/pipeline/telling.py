@@ -34,8 +34,6 @@ _OTHERS = 5.0  # seconds between two looks whether that one is gone
 _AT_ONCE = 100  # entries
 _LOOK = 0.1
 
-_TAKEN_BEFORE = Answer(None, "")
-
 log = structlog.get_logger(__name__)
 
 
@@ -113,7 +111,6 @@ class Teller:
         self._target, self._callbacks, self._schedule = target, callbacks, schedule
         self._poster, self._signer = poster, signer
         self._name = secrets.token_hex(8)
-        self._taken: dict[Callback, str] = {}  # the last one's ID: while Redis is full, the store cannot know it
 
     async def tell_forever(self) -> None:
         """Run in every worker process, apart from all that deletes."""
@@ -179,13 +176,9 @@ class Teller:
 
     async def _tell(self, callback: Callback, turn: Turn, event: _Next) -> None:
         began = time.monotonic()
-        if self._taken.get(callback) == event.message.id:
-            answer = _TAKEN_BEFORE
-        else:
-            answer = await self._poster.post(callback, self._signer.sign(event.message, time.time()))
+        answer = await self._poster.post(callback, self._signer.sign(event.message, time.time()))
         now = turn.now + time.monotonic() - began
         if answer.taken:
-            self._taken[callback] = event.message.id
             await self._store.keep(callback, self._name, turn.standing.taken(event.position, last=event.last))
             return
         standing, why = self._after(turn.standing, event, answer, now)

@@ -53,6 +53,7 @@ class Batches:
         self._replicas = replicas
         self._transition = Script(redis, "transition", replicas)
         self._circuit = Script(redis, "circuit")
+        self._batches = Script(redis, "read_batches")
 
     def load(self, batch_id: str) -> Loading:
         """Begin to take in a batch."""
@@ -60,11 +61,8 @@ class Batches:
 
     async def get(self, batch_id: str) -> Batch | None:
         """The batch as it stands now, ``None`` if there is none of that ID."""
-        pipe = self._redis.pipeline(transaction=True)
-        pipe.hgetall(keys.of_batch(batch_id, "meta"))
-        pipe.hgetall(keys.of_batch(batch_id, "tally"))
-        meta, tally = await pipe.execute()
-        return to_batch(batch_id, meta, tally) if meta else None
+        (found,) = await self._stand([batch_id])
+        return found
 
     async def named(self, reference: str, target: Target) -> Batch | None:
         """The batch that was submitted under a reference, by whichever upstream of the merchant and environment."""
@@ -94,19 +92,19 @@ class Batches:
         """The batches, ``None`` for those that expired, which are forgotten."""
         found: list[Batch | None] = []
         for first in range(0, len(ids), _AT_ONCE):
-            some = ids[first : first + _AT_ONCE]
-            pipe = self._redis.pipeline(transaction=True)
-            for batch_id in some:
-                pipe.hgetall(keys.of_batch(batch_id, "meta"))
-                pipe.hgetall(keys.of_batch(batch_id, "tally"))
-            flat = await pipe.execute()
-            found += [
-                to_batch(batch_id, meta, tally) if meta else None
-                for batch_id, meta, tally in zip(some, flat[::2], flat[1::2], strict=True)
-            ]
+            found += await self._stand(ids[first : first + _AT_ONCE])
         if gone := [batch_id for batch_id, batch in zip(ids, found, strict=True) if batch is None]:
             await self._redis.zrem(keys.BATCHES, *gone)
         return found
+
+    async def _stand(self, ids: Sequence[str]) -> list[Batch | None]:
+        names = [keys.of_batch(batch_id, part) for batch_id in ids for part in ("meta", "tally")]
+        kept: list[list[bytes]] = await self._batches(keys=names, args=[])
+        hashes = [dict(zip(flat[::2], flat[1::2], strict=True)) for flat in kept]
+        return [
+            to_batch(batch_id, meta, tally) if meta else None
+            for batch_id, meta, tally in zip(ids, hashes[::2], hashes[1::2], strict=True)
+        ]
 
     async def active(self, target: Target) -> dict[str, Lane]:
         """The target's batches that run, by ID; the urgent ones first, of each lane the oldest."""

@@ -70,6 +70,12 @@ local function note(actor, deed, batch, ...)
   redis.call('EXPIRE', AUDIT, KEEP_AUDIT)
 end
 
+-- What is kept of an address is kept for 90 days. A full Redis refuses the first write of a script that could take memory,
+-- but none behind another write, as this is: how far an address has been told is written, or it would be told for ever.
+local function renew_callback(callback)
+  redis.call('EXPIRE', callback, 90 * 86400)
+end
+
 -- Ends a batch; all of it expires when its retention is over (SPEC 10).
 local function end_batch(batch, prefix, meta, state, retention)
   redis.call('HSET', meta, 'state', state, 'ended_at', now_ms())
