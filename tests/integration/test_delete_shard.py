@@ -520,11 +520,14 @@ async def test_a_404_after_a_death_is_after_interrupted_attempt_also_for_records
 
 async def test_what_a_cancelled_run_had_in_flight_counts_as_unanswered(worker: Open, upstream: SimulatorThread) -> None:
     """As Celery's time limit cancels it: the shard is given back at once, and the attempts that were cut off count."""
-    upstream.use(Scenario(rules=(Rule(fault="latency", latency="2s", ids="slow*"),)))
-    ours = await worker(concurrency=8)
+    upstream.use(Scenario(rules=(Rule(fault="timeout_after", ids="slow*"),)))
+    ours = await worker(concurrency=8, timeout=60.0)
     batch_id = await accepted(ours, [*ids(10), *ids(4, "slow")])
     work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
     await until(lambda: len(upstream.log) == 14)
+    async with asyncio.timeout(10):  # what was answered has been heard, too
+        while (await existing(ours.store.batches, batch_id)).tally.done < 10:  # noqa: ASYNC110 - as in until
+            await asyncio.sleep(0.01)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
