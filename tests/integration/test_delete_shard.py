@@ -764,17 +764,21 @@ async def begun(ours: Worker, batches: list[str]) -> list[bool]:
 async def test_a_process_works_on_few_batches_at_once_and_on_urgent_ones_besides(
     worker: Open, upstream: SimulatorThread
 ) -> None:
-    upstream.use(Scenario(latency="200ms"))
-    ours = await worker()
+    upstream.use(Scenario(rules=(Rule(fault="timeout_after"),)))
+    ours = await worker(timeout=60.0)
     batches = [(await submit(ours.store.batches, ids(20, f"batch{number}"), 20)).batch_id for number in range(12)]
     turn = asyncio.create_task(delete_shard(ours.tools, batches[0], 0))
-    await asyncio.sleep(0.15)
+    async with asyncio.timeout(10):
+        while (await begun(ours, batches)).count(True) < BESIDE:  # noqa: ASYNC110 - as in until
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(2 * module._LOOK_EVERY)
     held = await begun(ours, batches)
     assert held.count(True) == BESIDE
     assert held[0]
     urgent = (await submit(ours.store.batches, ids(20, "urgent"), 20, lane=Lane.URGENT)).batch_id
-    await asyncio.sleep(0.5)
-    assert await begun(ours, [urgent]) == [True]
+    async with asyncio.timeout(10):
+        while await begun(ours, [urgent]) != [True]:  # noqa: ASYNC110 - as in until
+            await asyncio.sleep(0.01)
     turn.cancel()
     with suppress(asyncio.CancelledError):
         await turn
