@@ -736,13 +736,13 @@ async def test_a_turn_begins_other_batches_beside_its_own_and_each_is_accounted_
 ) -> None:
     upstream.use(Scenario(latency="20ms"))
     ours = await worker()
-    batches = [(await submit(ours.store.batches, ids(60, f"batch{number}"), 7)).batch_id for number in range(3)]
+    batches = [(await submit(ours.store.batches, ids(200, f"batch{number}"), 7)).batch_id for number in range(3)]
     turn = asyncio.create_task(delete_shard(ours.tools, batches[0], 0))
-    await asyncio.sleep(0.1)
+    await until(lambda: len(upstream.log) >= 8)
     batches.append((await submit(ours.store.batches, ids(5, "late"), 5)).batch_id)
     assert await turn is Ending.FINISHED
     asked = sent(upstream)
-    assert sorted(asked) == sorted([*ids(60, "batch0"), *ids(60, "batch1"), *ids(60, "batch2"), *ids(5, "late")])
+    assert sorted(asked) == sorted([*ids(200, "batch0"), *ids(200, "batch1"), *ids(200, "batch2"), *ids(5, "late")])
     assert max(map(asked.index, ids(5, "late"))) < len(asked) * 0.8, "it waited for the others' end"
     for batch_id in batches:
         assert (await existing(ours.store.batches, batch_id)).state is BatchState.COMPLETED
