@@ -214,7 +214,7 @@ async def test_a_worker_with_time_left_goes_on_with_the_next_shards_of_its_batch
 async def test_no_more_requests_are_in_flight_than_configured_also_between_two_shards(
     worker: Open, upstream: SimulatorThread
 ) -> None:
-    upstream.use(Scenario(latency="5ms..30ms"))
+    upstream.use(Scenario(latency="30ms..60ms"))
     ours, most = await worker(concurrency=4), 0
     batch_id = (await submit(ours.store.batches, ids(120), 10)).batch_id
     work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
@@ -804,9 +804,9 @@ async def test_a_turn_holds_few_shards_at_once_and_leaves_the_others_to_other_wo
     worker: Open, upstream: SimulatorThread, shard_size: int
 ) -> None:
     """As many as keep the process's slots busy, and one more; and never more requests in flight than slots."""
-    upstream.use(Scenario(latency="100ms"))
+    upstream.use(Scenario(latency="400ms"))
     ours = await worker(concurrency=8)
-    batch_id = (await submit(ours.store.batches, ids(160), shard_size)).batch_id
+    batch_id = (await submit(ours.store.batches, ids(80), shard_size)).batch_id
     turn = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
     most = in_flight = 0
     while not turn.done():
