@@ -403,11 +403,11 @@ async def test_what_is_not_done_in_the_shards_time_is_given_back(
     monkeypatch.setattr(module, "BUDGET", 0.5)
     upstream.use(Scenario(latency="20ms"))
     ours = await worker(concurrency=2)
-    batch_id = await accepted(ours, ids(200))
+    batch_id = await accepted(ours, ids(1000))
     began = time.monotonic()
     assert await delete_shard(ours.tools, batch_id, 0) is Ending.GIVEN_BACK
-    assert time.monotonic() - began < 1.5
-    assert 0 < len(upstream.log) < 200
+    assert time.monotonic() - began < 5.0, "all of it takes ten seconds at least"
+    assert 0 < len(upstream.log) < 1000
     assert (await existing(ours.store.batches, batch_id)).tally.done == len(upstream.log)
     assert not (await claimed(ours.store.shards, batch_id)).deaths
 
