@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 import structlog
@@ -49,6 +50,13 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110 - nothing tells us when
             await asyncio.sleep(0.002)
+
+
+async def arrived(upstream: SimulatorThread) -> None:
+    """Wait until the upstream has read what was on the wire before: a request that came later is answered."""
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+        for _ in range(2):
+            await client.get(f"{upstream.url}/_simulator/stats")
 
 
 async def accepted(worker: Worker, customer_ids: Sequence[str]) -> str:
@@ -449,7 +457,7 @@ async def test_no_request_starts_after_a_shard_was_cancelled(worker: Open, upstr
         await work
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert {task.get_coro().__qualname__ for task in left} <= {"Pacer._grant_all"}  # type: ignore[union-attr]
-    await asyncio.sleep(0.05)  # what was on the wire has arrived
+    await arrived(upstream)
     requests = len(upstream.log)
     await asyncio.sleep(0.4)
     assert len(upstream.log) == requests
@@ -468,7 +476,7 @@ async def test_a_cancelled_shard_always_ends(worker: Open, upstream: SimulatorTh
         work.cancel()
         done, _ = await asyncio.wait({work}, timeout=5)
         assert done == {work}, [task.get_stack() for task in asyncio.all_tasks()]
-        await asyncio.sleep(0.05)  # what was on the wire has arrived
+        await arrived(upstream)
         requests = len(upstream.log)
         await existing(ours.store.batches, batch_id)
         await asyncio.sleep(0.02)
