@@ -477,7 +477,11 @@ async def test_an_outage_in_the_middle_of_a_batch_costs_time_and_no_record(
     jitter(0.0)
     upstream.use(Scenario(latency="10ms"))
     policy = RetryPolicy(max_attempts=5, first=0.2)
-    settings = {"timeout": 0.3, "rate_limit": Rate.parse("200/s"), "concurrency": 16}
+    settings = {
+        "timeout": 1.0 if outage == "timeout_before" else 5.0,
+        "rate_limit": Rate.parse("200/s"),
+        "concurrency": 16,
+    }
     both = [with_policy(await worker(**settings), policy) for _ in range(2)]
     batch_id = (await submit(both[0].store.batches, ids(160), 20)).batch_id
     turns = [asyncio.create_task(take_turns(each, batch_id)) for each in both]
@@ -491,7 +495,7 @@ async def test_an_outage_in_the_middle_of_a_batch_costs_time_and_no_record(
     batch = await until_paused(both[1], batch_id, StateReason.CIRCUIT_OPEN)
     assert batch.tally.reasons.keys() == {Reason.CONFIRMED}
     come_back(upstream, outage)
-    await asyncio.wait_for(asyncio.gather(*turns), 15)
+    await asyncio.wait_for(asyncio.gather(*turns), 60)
 
     batch = await existing(both[0].store.batches, batch_id)
     assert (batch.state, batch.state_reason, batch.probe_at) == (BatchState.COMPLETED, None, None)
