@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.backoff import ConstantBackoff
@@ -35,6 +36,9 @@ TARGET = Target(Environment.SANDBOX, "m1", hashlib.sha256(UPSTREAM.encode()).hex
 DELETED = Result(Reason.CONFIRMED, http_status=200, attempts=1)
 INVALID = Result(Reason.INVALID_ID)
 HOLDER = "t1"
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")  # how long an example takes says how busy the machine is
 
 
 @pytest.fixture(scope="session")

@@ -348,7 +348,8 @@ async def test_each_try_is_signed_anew_so_that_a_late_one_is_not_too_old(
 async def test_what_is_not_taken_is_told_again_by_the_same_id_and_before_all_that_follows(
     store: Store, receiver: Receiver, teller: Open, monkeypatch: pytest.MonkeyPatch, reply: Reply | int
 ) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", 0.3)
+    if isinstance(reply, Reply):  # only where nothing comes is there something to wait for in vain
+        monkeypatch.setattr(client, "TIMEOUT", 1.0)
     it = await teller()
     batch_id = await lived(store)
     receiver.script(204, 204, reply, reply, 204, reply)

@@ -73,7 +73,7 @@ async def cancelled_and_accounted(worker: Worker, batch_id: str) -> dict[str, st
 
 
 async def test_a_cancel_lets_what_is_in_flight_end_and_skips_the_rest(worker: Open, upstream: SimulatorThread) -> None:
-    upstream.use(Scenario(latency="1s"))
+    upstream.use(Scenario(latency="2s"))
     both = [await worker(), await worker()]
     operator = await worker()
     batch_id = (await submit(operator.store.batches, ids(100), 20)).batch_id
@@ -569,7 +569,7 @@ async def test_a_run_that_is_cancelled_while_its_answer_is_told_to_others_keeps_
 
 
 async def test_a_cancelled_run_gives_its_shards_back_at_once(worker: Open, upstream: SimulatorThread) -> None:
-    upstream.use(Scenario(latency="300ms"))
+    upstream.use(Scenario(rules=(Rule(fault="timeout_after"),)))
     ours = await worker()
     batch_id = (await submit(ours.store.batches, ids(12), 6)).batch_id
     work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))

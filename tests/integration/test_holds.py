@@ -150,11 +150,11 @@ async def test_releasing_somebody_who_is_not_on_hold_releases_nobody(store: Stor
 
 
 async def test_a_hold_ends_by_itself_and_its_id_rests_no_longer(store: Store) -> None:
-    await store.holds.add(["a"], Term("for now", time.time() + 0.3), replace=False)
-    await store.holds.add(["b"], Term("for now", time.time() + 0.3), replace=False)
+    await store.holds.add(["a"], Term("for now", time.time() + 1.5), replace=False)
+    await store.holds.add(["b"], Term("for now", time.time() + 1.5), replace=False)
     await store.holds.add(["b"], Term("for good"), replace=True)
     assert await grounds(store, ["a", "b"]) == {0: "for now", 1: "for good"}
-    await asyncio.sleep(0.35)
+    await asyncio.sleep(1.55)
     assert await grounds(store, ["a", "b"]) == {1: "for good"}
     assert [hold.customer_id for hold in await store.holds.all()] == ["b"]
     assert await store.holds.remove(["b"]) == []

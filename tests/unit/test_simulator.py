@@ -98,8 +98,8 @@ def path(customer_id: str = CUSTOMER) -> str:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait up to two seconds for something that another task brings about."""
-    async with asyncio.timeout(2):
+    """Wait for something that another task brings about."""
+    async with asyncio.timeout(20):
         while not holds():  # noqa: ASYNC110 - nothing tells us when
             await asyncio.sleep(0.005)
 
@@ -311,7 +311,7 @@ async def test_a_hang_answers_nothing_and_ends_when_the_client_leaves(start: Sta
     simulator, client = await start(Rule(fault=fault))
     before = asyncio.all_tasks()
     with pytest.raises(httpx.ReadTimeout):
-        await client.delete(path(), timeout=0.1)
+        await client.delete(path(), timeout=httpx.Timeout(5.0, read=0.5))
     assert [(e.status, e.executed, e.fault) for e in simulator.log] == [(None, executed, fault)]
     await eventually(lambda: simulator.stats()["in_flight"] == 0)
     await eventually(lambda: asyncio.all_tasks() <= before)

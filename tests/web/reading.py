@@ -3,7 +3,9 @@
 import html
 import re
 import time
+from collections.abc import Awaitable, Callable
 
+import httpx
 from fastapi import FastAPI
 
 from tests.conftest import claimed, written
@@ -37,6 +39,14 @@ async def chosen(client: Client, content: bytes = CSV, name: str = "may.csv", co
     """Upload a file; the address of the page that follows."""
     answer = await client.post("/new", files={"file": (name, content)}, data={"column": column}, headers=PAGE)
     return answer.headers["location"]
+
+
+async def until_refused(ask: Callable[[], Awaitable[httpx.Response]]) -> list[int]:
+    """Ask until it is too often; 20 in a second or 200 in a minute are, by how fast the machine is."""
+    statuses = list[int]()
+    while len(statuses) < 250 and 429 not in statuses:
+        statuses.append((await ask()).status_code)
+    return statuses
 
 
 async def admin_of(app: FastAPI) -> Client:

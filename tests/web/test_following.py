@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -29,15 +30,29 @@ async def states(hub: Hub, store: Store, batch_id: str, seen: str | None = None)
     return [json.loads(event.split(b"\ndata: ")[1].split(b"\n")[0])["state"] for event in events]
 
 
+async def followed(hub: Hub, followers: int) -> None:
+    """Wait until so many have seen how the batch stands, and wait for a change."""
+    async with asyncio.timeout(30):
+        while hub.followers < followers:  # noqa: ASYNC110 - nothing tells us when
+            await asyncio.sleep(0.01)
+
+
+async def shown(hub: Hub, batch_id: str, state: str) -> None:
+    """Wait until the followers are told that it stands so."""
+    async with asyncio.timeout(30):
+        while f'"{state}"'.encode() not in hub._watches[batch_id].latest.event:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+
 async def test_all_followers_see_every_change_until_it_has_ended(hub: Hub, store: Store) -> None:
     batch_id = (await submit(store.batches, IDS)).batch_id
     followers = [asyncio.create_task(states(hub, store, batch_id)) for _ in range(20)]
-    await asyncio.sleep(0.2)
+    await followed(hub, 20)
     await store.batches.move(batch_id, BatchState.RUNNING, BatchState.PAUSED)
-    await asyncio.sleep(0.2)
+    await shown(hub, batch_id, "paused")
     await store.batches.move(batch_id, BatchState.PAUSED, BatchState.RUNNING)
     await finish(store.shards, batch_id, 2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         found = await asyncio.gather(*followers)
     assert all(each[0] == "running" and "paused" in each and each[-1] == "completed" for each in found)
 
@@ -45,7 +60,7 @@ async def test_all_followers_see_every_change_until_it_has_ended(hub: Hub, store
 async def test_the_store_is_asked_once_for_all(hub: Hub, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     batch_id = (await submit(store.batches, IDS)).batch_id
     followers = [asyncio.create_task(states(hub, store, batch_id)) for _ in range(50)]
-    await asyncio.sleep(0.2)
+    await followed(hub, 50)
     asked = 0
     get = store.batches.__class__.get
 
@@ -55,10 +70,13 @@ async def test_the_store_is_asked_once_for_all(hub: Hub, store: Store, monkeypat
         return await get(store.batches, wanted)
 
     monkeypatch.setattr(store.batches.__class__, "get", counted)
-    await asyncio.sleep(0.5)
-    assert 3 <= asked <= 12
+    began = time.monotonic()
+    async with asyncio.timeout(30):
+        while asked < 8:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+    assert asked <= (time.monotonic() - began) / following.EVERY + 1
     hub.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(*followers)
 
 
@@ -67,6 +85,7 @@ async def test_what_was_seen_before_is_not_sent_again(hub: Hub, store: Store, re
     await store.batches.move(batch_id, BatchState.RUNNING, BatchState.PAUSED)
     seen = (await snapshot(store, make_settings(redis_url), await existing(store.batches, batch_id))).id
     follower = asyncio.create_task(states(hub, store, batch_id, seen))
+    await followed(hub, 1)
     await asyncio.sleep(0.2)
     hub.close()
     assert await follower == []
@@ -109,10 +128,10 @@ async def test_a_look_at_what_nobody_follows_any_more_has_ended_before_the_store
 async def test_followers_of_a_batch_that_is_purged_before_they_saw_its_end_are_let_go(hub: Hub, store: Store) -> None:
     batch_id = (await submit(store.batches, IDS)).batch_id
     followers = [asyncio.create_task(states(hub, store, batch_id)) for _ in range(3)]
-    await asyncio.sleep(0.2)
+    await followed(hub, 3)
     batch = await existing(store.batches, batch_id)
     await store.redis.hset(keys.of_batch(batch_id, "meta"), "ended_at", "1")  # so quickly that nobody looks in between
     await store.purging.begin(batch, None, None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert [each[0] for each in await asyncio.gather(*followers)] == ["running"] * 3
     assert hub.followers == 0

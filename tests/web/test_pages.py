@@ -74,12 +74,12 @@ async def test_the_oldest_of_many_files_of_one_person_goes(anna: Client) -> None
 
 async def test_files_are_kept_for_a_while_and_not_for_ever(serve: Serve) -> None:
     app = await serve()
-    app.state.web = _with_kept(app, KeptFiles(1 << 20, lasts=0.2))
+    app.state.web = _with_kept(app, KeptFiles(1 << 20, lasts=3.0))
     token = await add_token(app.state.web.store.tokens, "ada", Role.ADMIN)
     async with client_of(app, token) as client:
         address = await chosen(client)
         assert (await client.get(address, headers=PAGE)).status_code == 200
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(3.1)
         assert (await client.get(address, headers=PAGE)).status_code == 404
 
 
