@@ -272,8 +272,7 @@ def test_a_failover_to_a_replica_that_lags_contradicts_nothing_that_the_upstream
     """Outcomes and claims that the master alone had are lost with it; the worker knows, and writes them again."""
     with under_way(expunge, make_ids(400), group.url, upstream, "100/s", EXPUNGE_REPLICAS="1") as work:
         group.replication.freeze()
-        work.sends()
-        time.sleep(_PERMITS_LAST)
+        wait_for(lambda: any("error=NotReplicatedError" in line for line in work.worker.lines))  # what it has alone
         group.master.kill()
         wait_for(group.promoted)
         group.rejoin()
