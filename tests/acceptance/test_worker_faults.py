@@ -383,6 +383,7 @@ def test_two_workers_whose_clocks_are_apart(deploy: Callable[..., Deployment]) -
     ahead = site.faulty_worker(TEST_CLOCK_OFFSET="30", TEST_EVERYBODY_RECONCILES="1")
     behind = site.faulty_worker(TEST_CLOCK_OFFSET="-30", TEST_EVERYBODY_RECONCILES="1")
     wait_for(lambda: site.redis.zcard(keys.workers(TARGET)) == 2)
+    wait_for(lambda: site.redis.info("clients")["blocked_clients"] == 2)  # both wait for messages
     site.submit()
     wait_for(lambda: len(site.log) > 300)
     assert claimers(site) == {ahead.pid, behind.pid}, "both work"
@@ -551,9 +552,8 @@ def test_after_pause_or_cancel_returned_no_delete_starts(deploy: Callable[..., D
     site.faulty_worker()
     site.faulty_worker()
     site.submit()
-    wait_for(lambda: len(site.log) > 4 * IN_FLIGHT)
+    wait_for(lambda: len(site.log) > 4 * IN_FLIGHT and len(claimers(site)) == 2)
     returned_at = asyncio.run(site.control(verb))
-    assert len(claimers(site)) == 2
     wait_for(lambda: site.upstream.stats()["in_flight"] == 0 and not sent_and_unrecorded(site), 10)
     time.sleep(1.0)  # as long as two rounds of the reconciler
     assert max(entry.t for entry in site.log) <= returned_at
