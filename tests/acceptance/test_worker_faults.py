@@ -492,6 +492,9 @@ def test_a_second_ctrl_c_ends_run_at_once(expunge: Expunge, make_ids: MakeIds) -
         pids = processes_below(process.pid)
         assert len(pids) >= 3, "server, worker, pool process"
         process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        while "stopping" not in process.stderr.readline():  # two signals that it has not seen yet would be one
+            assert process.poll() is None
         time.sleep(0.3)
         assert process.poll() is None
         asked_at = time.monotonic()
