@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.acceptance.accounting import read_report, wait_for
 from tests.acceptance.conftest import Expunge
+from tests.acceptance.servers import free_port
 from worker.cli.worker import worker_command
 from worker.simulator import Scenario, SimulatorThread
 
@@ -75,7 +76,7 @@ def test_an_outage_in_the_middle_of_a_batch_is_waited_for(
     expunge: Expunge, make_ids: MakeIds, redis_server: str
 ) -> None:
     ids = make_ids(600)
-    with SimulatorThread(Scenario(latency="10ms")) as upstream:
+    with SimulatorThread(Scenario(latency="10ms"), port=free_port()) as upstream:
         expunge.environment |= {
             "EXPUNGE_UPSTREAM_URL": upstream.url,
             "EXPUNGE_REDIS_URL": redis_server,
@@ -99,7 +100,7 @@ def test_an_outage_in_the_middle_of_a_batch_is_waited_for(
 
 def test_run_waits_for_an_upstream_that_goes_away_and_comes_back(expunge: Expunge, make_ids: MakeIds) -> None:
     ids = make_ids(600)
-    with SimulatorThread(Scenario(latency="10ms")) as upstream:
+    with SimulatorThread(Scenario(latency="10ms"), port=free_port()) as upstream:
         expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_RATE_LIMIT": "200/s"}
         process = expunge.start("run", expunge.csv(ids), "--workers", "2", "--json")
         try:
