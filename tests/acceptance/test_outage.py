@@ -52,7 +52,7 @@ def assert_waits(found: dict[str, Any]) -> None:
 
 def stays_away(expunge: Expunge, batch: str, began: float) -> list[dict[str, Any]]:
     """Look at the batch again and again until the outage has lasted long enough."""
-    wait_for(lambda: status(expunge, batch)["state"] == "paused", 30)
+    wait_for(lambda: status(expunge, batch)["state"] == "paused")
     waited: list[dict[str, Any]] = []
     while not waited or time.monotonic() < began + OUTAGE:
         waited.append(status(expunge, batch))
@@ -88,7 +88,7 @@ def test_an_outage_in_the_middle_of_a_batch_is_waited_for(
             wait_for(lambda: len(upstream.log) >= 200)
             upstream.stop()
             waited = stays_away(expunge, batch, time.monotonic())
-            wait_for(lambda: status(expunge, batch)["probe_at"] > waited[0]["probe_at"], 30)  # asked in vain meanwhile
+            wait_for(lambda: status(expunge, batch)["probe_at"] > waited[0]["probe_at"])  # asked in vain meanwhile
             assert_waits(status(expunge, batch))
             upstream.start()
             watched = expunge("watch", batch, "--json")

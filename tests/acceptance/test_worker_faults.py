@@ -144,8 +144,8 @@ class Deployment:
         values: list[bytes] = self.redis.hvals(self.key("holders"))  # type: ignore[assignment]
         return [value.decode().partition(" ")[0] for value in values]
 
-    def wait_until(self, state: str, seconds: float = 60.0) -> None:
-        wait_for(lambda: self.meta("state") == state, seconds)
+    def wait_until(self, state: str) -> None:
+        wait_for(lambda: self.meta("state") == state)
 
     def report(self) -> list[Outcome]:
         """Outcome and reason of every row; they are the rows of the input, in its order."""
@@ -371,7 +371,7 @@ def test_a_pool_process_that_dies_takes_no_lock_with_it(deploy: Callable[..., De
     site = deploy(200, QUICK)
     worker = site.faulty_worker(TEST_FAULT="holding:lock", TEST_FAULT_KILLS="child")
     site.submit()
-    site.wait_until("completed", 30)
+    site.wait_until("completed")
     worker.terminate()
     assert worker.wait(STOP_WITHIN) == 0
     assert_each_once(site)
