@@ -30,10 +30,10 @@ demo: install ## delete 1,200 customers of the built-in simulator and show the r
 # Tests of the pace measure time, so they run alone; all others wait more than they compute. Playwright leaves an event loop
 # running, where no asynchronous test can run: a process of its own.
 test: install ## run every test
-	$(BIN)/python -m pytest tests/integration/test_pacing.py
+	$(BIN)/python -m pytest tests/integration/test_pacing.py tests/acceptance/test_rate.py
 	$(BIN)/python -m pytest -n 2 --ignore tests/acceptance --ignore tests/browser --ignore tests/integration/test_pacing.py
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
-	$(BIN)/python -m pytest -n 4 --dist worksteal tests/acceptance
+	$(BIN)/python -m pytest -n 4 --dist worksteal --ignore tests/acceptance/test_rate.py tests/acceptance
 
 check: install ## ruff, mypy strict, import-linter
 	$(BIN)/ruff check .

@@ -42,7 +42,7 @@ bind {host}
 port {port}
 dir "{folder}"
 sentinel monitor {master} {host} {master_port} 1
-sentinel down-after-milliseconds {master} 1000
+sentinel down-after-milliseconds {master} 3000
 sentinel failover-timeout {master} {failover_timeout}
 """
 

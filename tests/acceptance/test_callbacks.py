@@ -63,7 +63,7 @@ def wait_for_end(redis_server: str, *batches: str) -> None:
 def wait_until_begun(redis_server: str) -> None:
     """Until a worker has begun with the address: what was done before is not told."""
     with Redis.from_url(redis_server) as redis:
-        wait_for(lambda: bool(redis.keys("expunge:callback:*")), 30)
+        wait_for(lambda: bool(redis.keys("expunge:callback:*")))
 
 
 def test_a_worker_that_is_killed_while_it_tells_loses_nothing_and_repeats_by_the_same_id(
@@ -223,7 +223,7 @@ def test_doctor_says_which_address_takes_nothing(
         submit(expunge, make_ids(5), "few.csv")
         with Redis.from_url(redis_server) as redis:
             (name,) = redis.keys("expunge:callback:*")
-            wait_for(lambda: int(redis.hget(name, "failures") or 0) > 0, 10)
+            wait_for(lambda: int(redis.hget(name, "failures") or 0) > 0)
     with Redis.from_url(redis_server) as redis:
         assert f"ok    callback {host} answered 503; it has taken nothing for " in expunge("doctor").stdout
         redis.hset(name, "since", 1)

@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.acceptance.accounting import read_report, wait_for
 from tests.acceptance.conftest import Expunge
+from tests.acceptance.servers import free_port
 from worker.cli.worker import worker_command
 from worker.simulator import Scenario, SimulatorThread
 
@@ -51,7 +52,7 @@ def assert_waits(found: dict[str, Any]) -> None:
 
 def stays_away(expunge: Expunge, batch: str, began: float) -> list[dict[str, Any]]:
     """Look at the batch again and again until the outage has lasted long enough."""
-    wait_for(lambda: status(expunge, batch)["state"] == "paused", 30)
+    wait_for(lambda: status(expunge, batch)["state"] == "paused")
     waited: list[dict[str, Any]] = []
     while not waited or time.monotonic() < began + OUTAGE:
         waited.append(status(expunge, batch))
@@ -75,7 +76,7 @@ def test_an_outage_in_the_middle_of_a_batch_is_waited_for(
     expunge: Expunge, make_ids: MakeIds, redis_server: str
 ) -> None:
     ids = make_ids(600)
-    with SimulatorThread(Scenario(latency="10ms")) as upstream:
+    with SimulatorThread(Scenario(latency="10ms"), port=free_port()) as upstream:
         expunge.environment |= {
             "EXPUNGE_UPSTREAM_URL": upstream.url,
             "EXPUNGE_REDIS_URL": redis_server,
@@ -87,7 +88,7 @@ def test_an_outage_in_the_middle_of_a_batch_is_waited_for(
             wait_for(lambda: len(upstream.log) >= 200)
             upstream.stop()
             waited = stays_away(expunge, batch, time.monotonic())
-            wait_for(lambda: status(expunge, batch)["probe_at"] > waited[0]["probe_at"], 30)  # asked in vain meanwhile
+            wait_for(lambda: status(expunge, batch)["probe_at"] > waited[0]["probe_at"])  # asked in vain meanwhile
             assert_waits(status(expunge, batch))
             upstream.start()
             watched = expunge("watch", batch, "--json")
@@ -99,7 +100,7 @@ def test_an_outage_in_the_middle_of_a_batch_is_waited_for(
 
 def test_run_waits_for_an_upstream_that_goes_away_and_comes_back(expunge: Expunge, make_ids: MakeIds) -> None:
     ids = make_ids(600)
-    with SimulatorThread(Scenario(latency="10ms")) as upstream:
+    with SimulatorThread(Scenario(latency="10ms"), port=free_port()) as upstream:
         expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_RATE_LIMIT": "200/s"}
         process = expunge.start("run", expunge.csv(ids), "--workers", "2", "--json")
         try:

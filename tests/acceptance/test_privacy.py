@@ -8,6 +8,7 @@ from typing import Any
 
 from redis import Redis
 
+from tests.acceptance.accounting import wait_for
 from tests.acceptance.conftest import Expunge
 from worker.simulator import PERSONAL_VALUES, Rule, Scenario, SimulatorThread
 
@@ -102,8 +103,7 @@ def test_secrets_appear_nowhere(expunge: Expunge, make_ids: Callable[[int], list
             "run", expunge.csv(make_ids(40)), EXPUNGE_UPSTREAM_URL=upstream.url,
             EXPUNGE_UPSTREAM_HEADERS=f"X-token: {secret}", EXPUNGE_LOG_LEVEL="debug", EXPUNGE_CONCURRENCY="4",
         )  # fmt: skip
-        while process.poll() is None and not upstream.log:
-            pass
+        wait_for(lambda: process.poll() is not None or bool(upstream.log))
         listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True, check=True).stdout
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err

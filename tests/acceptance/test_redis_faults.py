@@ -219,6 +219,8 @@ def test_a_worker_that_takes_messages_of_a_full_redis_or_loses_it_says_so_in_one
 ) -> None:
     expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_REDIS_URL": valkey.url}
     ids = make_ids(100)
+    full = [f"error=OutOfMemoryError duty={duty}" for duty in (TAKING, '"restoring of messages"', "reconciler")]
+    lost = f"error=ConnectionError duty={TAKING}"
     with SupervisedWorker(expunge) as worker, valkey.client() as redis:
         wait_for(lambda: redis.info("clients")["blocked_clients"] > 0)  # it waits for messages
         with worker.not_listening():
@@ -228,18 +230,19 @@ def test_a_worker_that_takes_messages_of_a_full_redis_or_loses_it_says_so_in_one
         work = Work(submitted.stdout.strip(), ids, worker, upstream, expunge)
         wait_for(lambda: any(TAKING in line for line in worker.lines), otherwise=work.standing)
         time.sleep(12)  # a try of each second, and a sweep of each tenth
+        wait_for(lambda: all(any(each in line for line in worker.lines) for each in full), otherwise=work.standing)
         redis.config_set("maxmemory", 0)
         work.completes()
         valkey.kill()
         time.sleep(8)  # Celery's tries come after 2 and 4 more seconds
+        wait_for(lambda: any(lost in line for line in worker.lines), otherwise=work.standing)
         valkey.start()
         wait_for(lambda: sum(TAKING in line and "goes on" in line for line in worker.lines) == 2)
     told = [line for line in worker.lines[1:] if line.strip()]
     assert all(line.startswith("timestamp=") for line in told), work.standing()
     waiting = Counter(line.partition("error=")[2].strip() for line in told if 'event="waits for Redis"' in line)
     assert set(waiting.values()) == {1}, waiting
-    full = (f"OutOfMemoryError duty={duty}" for duty in (TAKING, '"restoring of messages"', "reconciler"))
-    assert {*full, f"ConnectionError duty={TAKING}"} <= set(waiting), waiting
+    assert {each.removeprefix("error=") for each in (*full, lost)} <= set(waiting), waiting
 
 
 def test_replies_cut_in_the_middle_are_asked_for_again(
@@ -272,8 +275,7 @@ def test_a_failover_to_a_replica_that_lags_contradicts_nothing_that_the_upstream
     """Outcomes and claims that the master alone had are lost with it; the worker knows, and writes them again."""
     with under_way(expunge, make_ids(400), group.url, upstream, "100/s", EXPUNGE_REPLICAS="1") as work:
         group.replication.freeze()
-        work.sends()
-        time.sleep(_PERMITS_LAST)
+        wait_for(lambda: any("error=NotReplicatedError" in line for line in work.worker.lines))  # what it has alone
         group.master.kill()
         wait_for(group.promoted)
         group.rejoin()

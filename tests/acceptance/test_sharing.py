@@ -48,6 +48,7 @@ def seconds_until_sent(site: Expunge, upstream: SimulatorThread, ids: list[str],
     return max(entry.t for entry in upstream.log if entry.id in set(ids)) - accepted
 
 
+@pytest.mark.timeout(600)  # a busy machine takes minutes for a million rows
 def test_a_small_batch_does_not_wait_for_a_large_one_and_an_urgent_one_hardly_notices_it(
     site: Expunge, make_ids: MakeIds, upstream: SimulatorThread
 ) -> None:
@@ -56,7 +57,9 @@ def test_a_small_batch_does_not_wait_for_a_large_one_and_an_urgent_one_hardly_no
         alone = seconds_until_sent(site, upstream, make_ids(100))
         with (site.folder / "large.csv").open("w", newline="") as file:
             csv.writer(file).writerows([["customer_id"], *([f"large_{number}"] for number in range(_LARGE))])
-        assert site("submit", "large.csv").returncode == 0
+        submitting = site.start("submit", "large.csv")
+        _, err = submitting.communicate(timeout=400)
+        assert submitting.returncode == 0, err
         wait_for(lambda: len(upstream.log) > 300)
         behind = seconds_until_sent(site, upstream, make_ids(100))
         urgent = seconds_until_sent(site, upstream, make_ids(100), "--lane", "urgent")
