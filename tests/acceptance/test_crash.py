@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,15 @@ def processes_below(parent: int) -> list[int]:
     return found
 
 
-def kill_all(process: "subprocess.Popen[str]", *, spare: Sequence[int] = ()) -> None:
-    for pid in [process.pid, *processes_below(process.pid)]:
+def kill(pids: Sequence[int], *, spare: Sequence[int] = ()) -> None:
+    for pid in pids:
         if pid not in spare:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended by itself, as when its parent is gone
+                os.kill(pid, signal.SIGKILL)
+
+
+def kill_all(process: "subprocess.Popen[str]", *, spare: Sequence[int] = ()) -> None:
+    kill([process.pid, *processes_below(process.pid)], spare=spare)
     process.communicate()
 
 
@@ -75,10 +81,7 @@ def test_a_killed_worker_is_replaced_while_run_goes_on(expunge: Expunge, make_id
         expunge.environment |= {"EXPUNGE_UPSTREAM_URL": upstream.url, "EXPUNGE_RATE_LIMIT": "300/s"}
         process = expunge.start("run", expunge.csv(ids), "--workers", "2", "--json")
         wait_for(lambda: len(upstream.log) > 200)
-        server = embedded_pid(expunge)
-        for pid in processes_below(process.pid):
-            if pid != server:
-                os.kill(pid, signal.SIGKILL)
+        kill(processes_below(process.pid), spare=[embedded_pid(expunge)])
         out, err = process.communicate(timeout=110)
         assert process.returncode == 0, err
         assert_accounted(ids, expunge.folder / "customers.report.csv", upstream.log, kills_of=2)
