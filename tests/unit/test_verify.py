@@ -288,7 +288,7 @@ def test_what_was_not_looked_at_is_said(tmp_path: Path) -> None:
     assert "not looked at" in made.texts()["duplicates"]
 
 
-@pytest.mark.parametrize("report_format", READABLE)
+@pytest.mark.parametrize("report_format", sorted(READABLE))
 def test_a_report_that_was_only_saved_with_a_byte_order_mark_is_said_to_be_that(
     tmp_path: Path, report_format: ReportFormat
 ) -> None:
