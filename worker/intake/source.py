@@ -9,6 +9,7 @@ import stat
 import sys
 import tempfile
 import zlib
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 GIBIBYTE = 1 << 30
 _CHUNK = 1 << 18
-_BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
 _NO_TEXT = (b"\x89PNG", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"%PDF-", b"\xd0\xcf\x11\xe0")
 _UTF_16_OR_32 = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
@@ -86,8 +86,8 @@ class Source:
         stream: io.BufferedReader[Any] = io.BufferedReader(raw, _CHUNK)
         if self.packed:
             stream = io.BufferedReader(_Unpacked(stream, self.path, self.max_unpacked), _CHUNK)
-        if stream.peek(len(_BOM)).startswith(_BOM):
-            stream.read(len(_BOM))
+        if stream.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+            stream.read(len(BOM_UTF8))
         return Reading(stream, raw)
 
     def check_encoding(self) -> None:

@@ -119,7 +119,7 @@ class Hub:
                 yield _ALIVE
 
     async def _look(self, batch_id: str, watch: _Watch) -> None:
-        while not watch.latest.ended and self._is_followed(batch_id, watch):
+        while not watch.latest.ended:
             await asyncio.sleep(EVERY)
             try:
                 batch = await self._store.batches.get(batch_id)
@@ -129,9 +129,6 @@ class Hub:
                 watch.show(await snapshot(self._store, self._settings, batch))
             except RedisError:
                 continue  # they see it as it stood until Redis is back
-
-    def _is_followed(self, batch_id: str, watch: _Watch) -> bool:
-        return self._watches.get(batch_id) is watch and not self._closing.is_set()
 
     def _forget(self, batch_id: str, watch: _Watch) -> None:
         if self._watches.get(batch_id) is watch:
