@@ -1,12 +1,13 @@
 """What tests of several rooms share: a Valkey server, empty at the start of every test, and batches to put into it."""
 
+import asyncio
 import hashlib
 import os
 import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -199,6 +200,13 @@ async def outcomes(batches: Batches, batch_id: str) -> dict[str, str | None]:
 async def all_keys(redis: Redis, pattern: str = "*") -> list[str]:
     """The names of the keys that match; those of the ledger hold bytes that are no text."""
     return sorted([key.decode("utf-8", "surrogateescape") async for key in redis.scan_iter(pattern, count=1000)])
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 10.0) -> None:
+    """Wait for what nothing tells us of; raises ``TimeoutError``."""
+    async with asyncio.timeout(seconds):
+        while not (await found if isinstance(found := condition(), Awaitable) else found):  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
 
 
 async def lifetimes(redis: Redis, names: Sequence[str]) -> dict[str, int]:

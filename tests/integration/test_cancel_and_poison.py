@@ -28,10 +28,11 @@ from tests.conftest import (
     make_settings,
     outcomes,
     submit,
+    until,
     written,
 )
 from tests.integration.conftest import Open
-from tests.integration.test_delete_shard import accepted, ids, sent, until
+from tests.integration.test_delete_shard import accepted, ids, sent
 from worker.domain.batches import BatchState, StateReason
 from worker.domain.errors import RefusedError
 from worker.domain.outcomes import Outcome, Reason

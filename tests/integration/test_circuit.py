@@ -12,9 +12,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.conftest import all_keys, claimed, existing, outcomes, submit
+from tests.conftest import all_keys, claimed, existing, outcomes, submit, until
 from tests.integration.conftest import Open
-from tests.integration.test_delete_shard import accepted, ids, resume, sent, until
+from tests.integration.test_delete_shard import accepted, ids, resume, sent
 from worker.domain.batches import Batch, BatchState, StateReason
 from worker.domain.outcomes import Reason
 from worker.domain.rates import Rate

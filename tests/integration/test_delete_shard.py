@@ -18,7 +18,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.conftest import claimed, existing, expire_lease, lines, outcomes, submit, written
+from tests.conftest import claimed, existing, expire_lease, lines, outcomes, submit, until, written
 from tests.integration.conftest import Open
 from worker.domain.batches import BatchState, Environment, Lane, StateReason, Target
 from worker.domain.outcomes import Reason
@@ -44,12 +44,6 @@ def ids(count: int, prefix: str = "c") -> list[str]:
 def sent(upstream: SimulatorThread) -> list[str]:
     """The customers of all requests, in order."""
     return [entry.id for entry in upstream.log]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - nothing tells us when
-            await asyncio.sleep(0.002)
 
 
 async def arrived(upstream: SimulatorThread) -> None:
@@ -533,9 +527,11 @@ async def test_what_a_cancelled_run_had_in_flight_counts_as_unanswered(worker: O
     batch_id = await accepted(ours, [*ids(10), *ids(4, "slow")])
     work = asyncio.create_task(delete_shard(ours.tools, batch_id, 0))
     await until(lambda: len(upstream.log) == 14)
-    async with asyncio.timeout(10):  # what was answered has been heard, too
-        while (await existing(ours.store.batches, batch_id)).tally.done < 10:  # noqa: ASYNC110 - as in until
-            await asyncio.sleep(0.01)
+
+    async def have_been_heard() -> bool:
+        return (await existing(ours.store.batches, batch_id)).tally.done >= 10
+
+    await until(have_been_heard)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
@@ -776,17 +772,21 @@ async def test_a_process_works_on_few_batches_at_once_and_on_urgent_ones_besides
     ours = await worker(timeout=60.0)
     batches = [(await submit(ours.store.batches, ids(20, f"batch{number}"), 20)).batch_id for number in range(12)]
     turn = asyncio.create_task(delete_shard(ours.tools, batches[0], 0))
-    async with asyncio.timeout(10):
-        while (await begun(ours, batches)).count(True) < BESIDE:  # noqa: ASYNC110 - as in until
-            await asyncio.sleep(0.01)
+
+    async def are_begun() -> bool:
+        return (await begun(ours, batches)).count(True) >= BESIDE
+
+    await until(are_begun)
     await asyncio.sleep(2 * module._LOOK_EVERY)
     held = await begun(ours, batches)
     assert held.count(True) == BESIDE
     assert held[0]
     urgent = (await submit(ours.store.batches, ids(20, "urgent"), 20, lane=Lane.URGENT)).batch_id
-    async with asyncio.timeout(10):
-        while await begun(ours, [urgent]) != [True]:  # noqa: ASYNC110 - as in until
-            await asyncio.sleep(0.01)
+
+    async def is_begun() -> bool:
+        return await begun(ours, [urgent]) == [True]
+
+    await until(is_begun)
     turn.cancel()
     with suppress(asyncio.CancelledError):
         await turn

@@ -20,6 +20,7 @@ from tests.conftest import (
     make_settings,
     outcomes,
     submit,
+    until,
     written,
 )
 from tests.integration.conftest import Open
@@ -76,9 +77,7 @@ async def notes(store: Store, batch_id: str) -> dict[str, str | None]:
 
 
 async def until_sent(upstream: SimulatorThread, count: int) -> None:
-    async with asyncio.timeout(10):
-        while len(upstream.log) < count:  # noqa: ASYNC110 - nothing tells us when
-            await asyncio.sleep(0.002)
+    await until(lambda: len(upstream.log) >= count)
 
 
 # --- the store of holds ---

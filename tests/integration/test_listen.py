@@ -1,8 +1,7 @@
 """Entries of a Redis Stream are persisted, then acknowledged; what cannot be taken is a dead letter (SPEC 8)."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -11,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from structlog.testing import capture_logs
 
-from tests.conftest import make_settings
+from tests.conftest import make_settings, until
 from worker.domain.audit import Deed
 from worker.domain.events import REUSED, Event
 from worker.outfit import entry_reader
@@ -89,18 +88,11 @@ def rig(store: Store, redis: Redis) -> Rig:
     return Rig(store, redis)
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    end = time.monotonic() + 30
-    while not await condition():
-        assert time.monotonic() < end, "it did not happen"
-        await asyncio.sleep(0.01)
-
-
 async def counted(listener: Listener, count: int) -> None:
     async def all_of_them() -> bool:
         return int(sum(vars(listener.counts).values())) >= count
 
-    await until(all_of_them)
+    await until(all_of_them, 30)
 
 
 async def test_what_was_there_before_the_group_is_taken_too_and_all_is_acknowledged(rig: Rig) -> None:
@@ -156,17 +148,13 @@ async def test_a_bad_entry_is_never_acknowledged_without_its_letter(rig: Rig, mo
     with monkeypatch.context() as dying:
         dying.setattr(rig.store.dead_letters, "add_to", die)
         task = asyncio.create_task(rig.listener(stream).listen(stopping))
-        await until(lambda: _true(rig.problems))
+        await until(lambda: bool(rig.problems), 30)
         stopping.set()
         await task
     assert await rig.pending() == 1
     async with rig.listening() as listener:
         await counted(listener, 1)
     assert len(await rig.letters()) == 1
-
-
-async def _true(value: object) -> bool:
-    return bool(value)
 
 
 async def test_an_entry_with_a_field_twice_is_refused_as_redis_has_it(rig: Rig) -> None:
@@ -187,7 +175,7 @@ async def test_what_a_dead_consumer_had_in_hand_is_taken_by_another_and_the_cons
         async def forgotten() -> bool:
             return dead.consumer not in await rig.consumers()
 
-        await until(forgotten)
+        await until(forgotten, 30)
     assert await rig.customers() == ["c1", "c3"]
     assert await rig.pending() == 0
 
@@ -339,7 +327,7 @@ async def test_listeners_side_by_side_share_the_entries_and_none_is_taken_twice(
         async def all_of_them() -> bool:
             return one.counts.taken + two.counts.taken == 1000
 
-        await until(all_of_them)
+        await until(all_of_them, 30)
     assert one.counts.repeated + two.counts.repeated == 0
     assert one.counts.taken
     assert two.counts.taken
@@ -372,11 +360,11 @@ async def test_a_key_that_becomes_something_else_is_told_once_and_the_stream_is_
             await rig.add("c1")
             await counted(listener, 1)
             await rig.redis.set(STREAM, "x")
-            await until(lambda: _true(rig.problems))
+            await until(lambda: bool(rig.problems), 30)
             await asyncio.sleep(0.1)  # several tries
             assert not logged
             await rig.redis.delete(STREAM)
-            await until(lambda: _true(None in rig.problems))
+            await until(lambda: None in rig.problems, 30)
             await rig.add("c2")
             await counted(listener, 2)
     assert [type(each) for each in rig.problems] == [NoStreamError, type(None)]
@@ -402,14 +390,14 @@ async def test_a_key_that_is_no_stream_when_it_is_acknowledged_drops_nothing_tha
     monkeypatch.setattr(EventStream, "done", overwritten_before)
     async with rig.listening() as listener:
         await rig.add("c1")
-        await until(lambda: _true(rig.problems))
+        await until(lambda: bool(rig.problems), 30)
         await rig.redis.rename("kept", STREAM)
         await counted(listener, 1)
 
         async def acknowledged() -> bool:
             return await rig.pending() == 0
 
-        await until(acknowledged)
+        await until(acknowledged, 30)
     assert [type(each) for each in rig.problems] == [NoStreamError, type(None)]
     assert await rig.customers() == ["c1"]
 

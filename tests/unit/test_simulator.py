@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import until
 from worker.simulator import (
     PERSONAL_VALUES,
     Outage,
@@ -95,13 +96,6 @@ async def start() -> AsyncIterator[Start]:
 
 def path(customer_id: str = CUSTOMER) -> str:
     return f"/customer/customer/{customer_id}"
-
-
-async def eventually(holds: Callable[[], bool]) -> None:
-    """Wait for something that another task brings about."""
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 - nothing tells us when
-            await asyncio.sleep(0.005)
 
 
 async def exchange(url: str, request: bytes) -> bytes:
@@ -313,8 +307,8 @@ async def test_a_hang_answers_nothing_and_ends_when_the_client_leaves(start: Sta
     with pytest.raises(httpx.ReadTimeout):
         await client.delete(path(), timeout=httpx.Timeout(5.0, read=0.5))
     assert [(e.status, e.executed, e.fault) for e in simulator.log] == [(None, executed, fault)]
-    await eventually(lambda: simulator.stats()["in_flight"] == 0)
-    await eventually(lambda: asyncio.all_tasks() <= before)
+    await until(lambda: simulator.stats()["in_flight"] == 0, 20)
+    await until(lambda: asyncio.all_tasks() <= before, 20)
 
 
 async def test_a_hang_ends_when_the_simulator_stops_and_leaves_no_task_behind() -> None:
@@ -325,12 +319,12 @@ async def test_a_hang_ends_when_the_simulator_stops_and_leaves_no_task_behind() 
     url = await simulator.start()
     async with httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=30, trust_env=False) as client:
         calls = [asyncio.create_task(client.delete(path(i))) for i in ("hang_1", "hang_2", "slow")]
-        await eventually(lambda: simulator.stats()["in_flight"] == 3)
+        await until(lambda: simulator.stats()["in_flight"] == 3, 20)
         await asyncio.wait_for(simulator.stop(), 5)
         ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
     assert [isinstance(error, httpx.TransportError) for error in ended] == [True] * 3
     assert simulator.stats()["in_flight"] == 0
-    await eventually(lambda: asyncio.all_tasks() <= before)
+    await until(lambda: asyncio.all_tasks() <= before, 20)
 
 
 @pytest.mark.parametrize(("fault", "executed"), [("reset_before", False), ("reset_after", True)])
@@ -389,7 +383,7 @@ async def test_latency_delays_the_reply_but_not_the_deletion(start: Start) -> No
     simulator, client = await start(latency="200ms")
     began = time.perf_counter()
     call = asyncio.create_task(client.delete(path()))
-    await eventually(lambda: len(simulator.log) == 1)
+    await until(lambda: len(simulator.log) == 1, 20)
     assert (simulator.log[0].executed, simulator.stats()["in_flight"]) == (True, 1)
     assert (await call).status_code == 200
     assert time.perf_counter() - began >= 0.2
@@ -425,7 +419,7 @@ async def test_each_delete_is_logged_in_memory_over_http_and_in_the_file(start: 
             "type": "production",
         },
     ]
-    await eventually(lambda: log.read_text().splitlines() == lines)
+    await until(lambda: log.read_text().splitlines() == lines, 20)
     await client.delete(path())
     await simulator.stop()
     assert len(log.read_text().splitlines()) == 3

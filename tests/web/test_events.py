@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tests.conftest import existing, finish, make_settings, submit
+from tests.conftest import existing, finish, make_settings, submit, until
 from tests.web.conftest import Client
 from worker.domain.batches import BatchState
 from worker.web import following
@@ -83,9 +83,7 @@ async def test_a_batch_is_looked_at_again_when_redis_is_back(
 
 async def seen(hub: Hub, batch_id: str, word: bytes) -> None:
     """Wait until the hub has looked and found it so."""
-    async with asyncio.timeout(10):
-        while word not in hub._watches[batch_id].latest.event:  # noqa: ASYNC110 - nobody else may wait for a change
-            await asyncio.sleep(0.02)
+    await until(lambda: word in hub._watches[batch_id].latest.event)
 
 
 async def test_whoever_reads_slowly_gets_the_newest_and_nothing_is_kept_for_them(hub: Hub, store: Store) -> None:

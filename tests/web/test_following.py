@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.conftest import existing, finish, make_settings, submit
+from tests.conftest import existing, finish, make_settings, submit, until
 from worker.domain.batches import BatchState
 from worker.store import keys
 from worker.web import following
@@ -32,16 +32,12 @@ async def states(hub: Hub, store: Store, batch_id: str, seen: str | None = None)
 
 async def followed(hub: Hub, followers: int) -> None:
     """Wait until so many have seen how the batch stands, and wait for a change."""
-    async with asyncio.timeout(30):
-        while hub.followers < followers:  # noqa: ASYNC110 - nothing tells us when
-            await asyncio.sleep(0.01)
+    await until(lambda: hub.followers >= followers, 30)
 
 
 async def shown(hub: Hub, batch_id: str, state: str) -> None:
     """Wait until the followers are told that it stands so."""
-    async with asyncio.timeout(30):
-        while f'"{state}"'.encode() not in hub._watches[batch_id].latest.event:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
+    await until(lambda: f'"{state}"'.encode() in hub._watches[batch_id].latest.event, 30)
 
 
 async def test_all_followers_see_every_change_until_it_has_ended(hub: Hub, store: Store) -> None:
@@ -71,9 +67,7 @@ async def test_the_store_is_asked_once_for_all(hub: Hub, store: Store, monkeypat
 
     monkeypatch.setattr(store.batches.__class__, "get", counted)
     began = time.monotonic()
-    async with asyncio.timeout(30):
-        while asked < 8:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
+    await until(lambda: asked >= 8, 30)
     assert asked <= (time.monotonic() - began) / following.EVERY + 1
     hub.close()
     async with asyncio.timeout(30):
